@@ -1,0 +1,219 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+func broken(path string, rule error) want { return want{path: path, rule: rule} }
+
+func users(recipients ...string) []User {
+	return []User{{Name: "alice", Recipients: recipients}}
+}
+
+func TestValidate(t *testing.T) {
+	long := strings.Repeat("a", 33)
+	http := Channel{Type: "http", URL: "https://panel.example/enroll/{id}"}
+	unsupported := broken("channels[0].type", ErrUnsupported)
+	with := func(f func(*Channel)) []Channel {
+		c := http
+		f(&c)
+		return []Channel{c}
+	}
+	for _, tt := range []struct {
+		name  string
+		layer Layer
+		p     Policy // of version 1
+		wants []want
+	}{
+		{"least", Image, Policy{}, nil},
+		{"full", Image, *fullPolicy(), nil},
+
+		{"issuer with a colon", Image, Policy{Issuer: "a:b"}, []want{broken("issuer", otp.ErrColon)}},
+		{"issuer with a control character", Image, Policy{Issuer: "a\nb"}, []want{broken("issuer", otp.ErrUnprintable)}},
+		{"issuer too long", Image, Policy{Issuer: strings.Repeat("a", 65)}, []want{broken("issuer", otp.ErrTooLong)}},
+		{"unknown words", Image, Policy{Enroll: "all", RateLimit: "none", Require: "yes", Packages: "skip"}, []want{
+			broken("enroll", ErrWord), broken("rate_limit", ErrWord), broken("require", ErrWord), broken("packages", ErrWord)}},
+		{"backup codes", Image, Policy{BackupCodes: 11}, []want{broken("backup_codes", ErrRange)}},
+		{"backup codes below zero", Image, Policy{BackupCodes: -1}, []want{broken("backup_codes", ErrRange)}},
+		{"most backup codes", Image, Policy{BackupCodes: 10}, nil},
+
+		{"user names", Image, Policy{Users: []User{{Name: "a/b"}, {Name: ".."}, {Name: "a..b"}, {Name: "a:b"}, {Name: "-a"}, {Name: long}, {Name: "Alice"}, {Name: ""}}}, []want{
+			broken("users[0].name", ErrUserName), broken("users[1].name", ErrUserName), broken("users[2].name", ErrUserName), broken("users[3].name", ErrUserName),
+			broken("users[4].name", ErrUserName), broken("users[5].name", ErrUserName), broken("users[6].name", ErrUserName), broken("users[7].name", ErrRequired)}},
+		{"user twice", Image, Policy{Users: []User{{Name: "a"}, {Name: "b"}, {Name: "a"}}}, []want{broken("users[2].name", ErrDuplicate)}},
+
+		{"recipients of no kind", Image, Policy{Users: users("alice@example.com", "", age1+"x", age1[:60], plugin, ecdsa, identity)}, []want{
+			broken("users[0].recipients[0]", seal.ErrUnknownRecipient), broken("users[0].recipients[1]", seal.ErrUnknownRecipient),
+			broken("users[0].recipients[2]", seal.ErrBadRecipient), broken("users[0].recipients[3]", seal.ErrBadRecipient),
+			broken("users[0].recipients[4]", seal.ErrPlugin), broken("users[0].recipients[5]", seal.ErrUnsupportedSSH),
+			broken("users[0].recipients[6]", seal.ErrIdentityAsRecipient)}},
+		{"recipient with a newline", Image, Policy{EscrowRecipients: []string{age1 + "\n"}}, []want{broken("escrow_recipients[0]", seal.ErrBadRecipient)}},
+		{"recipient twice", Image, Policy{Users: users(age1, ssh1+" one", age1, ssh1+" two")}, []want{
+			broken("users[0].recipients[2]", ErrDuplicate), broken("users[0].recipients[3]", ErrDuplicate)}},
+		{"recipient of two users and escrow", Image, Policy{Users: []User{{"a", []string{age1}}, {"b", []string{age1}}}, EscrowRecipients: []string{age1}}, nil},
+		{"classes mixed in a user", Image, Policy{Users: users(age1, hybrid1)}, []want{broken("users[0].recipients[1]", seal.ErrMixedClasses)}},
+		{"classes mixed over users", Image, Policy{Users: []User{{"a", []string{hybrid1}}, {"b", []string{hybrid2, age1}}}}, []want{broken("users[1].recipients[1]", seal.ErrMixedClasses)}},
+		{"classes mixed with escrow", Image, Policy{Users: users(hybrid1), EscrowRecipients: []string{hybrid2, age1}}, []want{broken("escrow_recipients[1]", seal.ErrMixedClasses)}},
+		{"all post-quantum", Image, Policy{Users: users(hybrid1), EscrowRecipients: []string{hybrid2}}, nil},
+		{"post-quantum and login keys", Image, Policy{EscrowRecipients: []string{hybrid1}, RecipientsFrom: []string{"instance", "authorized_keys"}}, []want{broken("recipients_from[1]", seal.ErrMixedClasses)}},
+		{"classic and login keys", Image, Policy{EscrowRecipients: []string{age1}, RecipientsFrom: []string{"authorized_keys"}}, nil},
+
+		{"recipients from", Image, Policy{RecipientsFrom: []string{"image", "cloud", "image"}}, []want{broken("recipients_from[1]", ErrWord), broken("recipients_from[2]", ErrDuplicate)}},
+		{"recipients from, misspelt", Image, Policy{RecipientsFrom: []string{"images"}, Users: users(age1)}, []want{broken("recipients_from[0]", ErrWord)}},
+		{"recipients from nowhere", Image, Policy{RecipientsFrom: []string{}}, []want{broken("recipients_from", ErrEmptyValue)}},
+		{"recipients of an image that may have none", Image, Policy{RecipientsFrom: []string{"instance"}, Users: []User{{Name: "a"}, {"b", []string{age1}}}}, []want{broken("users[1].recipients", ErrRecipientsFrom)}},
+		{"escrow of an image that may have none", Image, Policy{RecipientsFrom: []string{"instance"}, EscrowRecipients: []string{age1}}, nil},
+
+		{"no channels", Image, Policy{Channels: []Channel{}}, []want{broken("channels", ErrEmptyValue)}},
+		{"channel types", Image, Policy{Channels: []Channel{{}, {Type: "Virtio"}, {Type: "smoke"}}}, []want{
+			broken("channels[0].type", ErrRequired), broken("channels[1].type", ErrWord), broken("channels[2].type", ErrWord)}},
+		{"channel twice", Image, Policy{Channels: []Channel{{Type: "file"}, {Type: "virtio"}, {Type: "file"}, {Type: "virtio", Port: DefaultPort}}}, []want{
+			broken("channels[2]", ErrDuplicate), broken("channels[3]", ErrDuplicate)}},
+		{"two ports", Image, Policy{Channels: []Channel{{Type: "virtio"}, {Type: "virtio", Port: "a"}}}, nil},
+		{"ports", Image, Policy{Channels: []Channel{{Type: "virtio", Port: "a/b"}, {Type: "virtio", Port: ".."}, {Type: "virtio", Port: strings.Repeat("a", 65)}, {Type: "virtio", Port: strings.Repeat("a", 64)}}}, []want{
+			broken("channels[0].port", ErrPort), broken("channels[1].port", ErrPort), broken("channels[2].port", ErrPort)}},
+		{"fields of other types", Vendor, Policy{Channels: []Channel{{Type: "file", Port: "a"}, {Type: "virtio", URL: "https://h/{id}", Method: "PUT", Headers: map[string]string{"A": "b"}, CAFile: "/a"}}}, []want{
+			broken("channels[0].port", ErrNotOfType), broken("channels[1].url", ErrNotOfType), broken("channels[1].method", ErrNotOfType),
+			broken("channels[1].headers", ErrNotOfType), broken("channels[1].ca_file", ErrNotOfType)}},
+
+		{"http", Image, Policy{Channels: []Channel{http}}, []want{unsupported}},
+		{"http with everything", Instance, Policy{Channels: []Channel{{Type: "http", URL: "https://u:p@panel.example:8443/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "a b"}, CAFile: "/etc/ca.pem"}}}, []want{unsupported}},
+		{"http without url", Image, Policy{Channels: []Channel{{Type: "http"}}}, []want{broken("channels[0].url", ErrRequired), unsupported}},
+		{"http without id", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/enroll" })}, []want{broken("channels[0].url", ErrNoID), unsupported}},
+		{"http with id in the query", Vendor, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/?{id}" })}, []want{broken("channels[0].url", ErrNoID), unsupported}},
+		{"http in the clear", Image, Policy{Channels: with(func(c *Channel) { c.URL = "http://panel.example/{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http without host", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https:///{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http with a port only", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://:443/{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http with a fragment", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}#a" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http with a blank", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id} a" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http with no url", Image, Policy{Channels: with(func(c *Channel) { c.URL = "://{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
+		{"http method", Image, Policy{Channels: with(func(c *Channel) { c.Method = "GET" })}, []want{broken("channels[0].method", ErrWord), unsupported}},
+		{"http ca", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "ca.pem" })}, []want{broken("channels[0].ca_file", ErrCAFile), unsupported}},
+		{"http ca elsewhere", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "/etc/../ca.pem" })}, []want{broken("channels[0].ca_file", ErrCAFile), unsupported}},
+		{"http with port", Image, Policy{Channels: with(func(c *Channel) { c.Port = "a" })}, []want{broken("channels[0].port", ErrNotOfType), unsupported}},
+		{"http header name", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X Token": "a"} })}, []want{broken("channels[0].headers", ErrHeader), unsupported}},
+		{"http header smuggling", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a\r\nHost: b"} })}, []want{broken("channels[0].headers", ErrHeader), unsupported}},
+
+		{"headers in an image", Image, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a"} })}, []want{unsupported, broken("channels[0].headers", ErrCredentialInImage)}},
+		{"userinfo in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://me@h/{id}" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
+		{"query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?k=v" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
+		{"empty query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
+		{"headers of a file in an image", Image, Policy{Channels: []Channel{{Type: "file", Headers: map[string]string{"X-Token": "a"}}}}, []want{
+			broken("channels[0].headers", ErrNotOfType), broken("channels[0].headers", ErrCredentialInImage)}},
+
+		{"token in an image", Image, Policy{Token: token}, []want{broken("token", ErrCredentialInImage)}},
+		{"token of the vendor", Vendor, Policy{Token: token}, []want{broken("token", ErrNotInLayer)}},
+		{"token", Instance, Policy{Token: token}, nil},
+		{"token cut", Instance, Policy{Token: token[:21]}, []want{broken("token", ErrToken)}},
+		{"token padded", Instance, Policy{Token: token + "=="}, []want{broken("token", ErrToken)}},
+		{"token with a newline", Instance, Policy{Token: token + "\n"}, []want{broken("token", ErrToken)}},
+		{"token of a second spelling", Instance, Policy{Token: token[:21] + "x"}, []want{broken("token", ErrToken)}},
+
+		{"version to come, image", Image, Policy{Version: 2}, []want{broken("version", ErrVersion)}},
+		{"version to come, vendor", Vendor, Policy{Version: 2}, nil},
+		{"version below zero", Instance, Policy{Version: -1}, []want{broken("version", ErrVersion)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.p.Version == 0 {
+				tt.p.Version = 1
+			}
+			check(t, tt.p.Validate(tt.layer).orNil(), tt.wants...)
+		})
+	}
+	check(t, new(Policy).Validate(Image).orNil(), broken("version", ErrRequired))
+}
+
+func TestValidUserName(t *testing.T) {
+	for _, name := range []string{"a", "_", "alice", "_apt", "www-data", "a.b", "a_b-c.9", strings.Repeat("a", 32)} {
+		if err := ValidUserName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{
+		"", ".", "..", "a..b", "a/b", "/", "-a", "a:b", "Alice", "9a", ".a", "a b", " a", "a\n", "a\x00", "é", "аlice", "a$", "a@b", "~", "${USER}", "*",
+		strings.Repeat("a", 33), strings.Repeat("a", 100000),
+	} {
+		if err := ValidUserName(name); !errors.Is(err, ErrUserName) {
+			t.Errorf("%.40q: got %v", name, err)
+		}
+	}
+}
+
+func TestWithDefaults(t *testing.T) {
+	p := &Policy{Channels: []Channel{{Type: "http", Headers: map[string]string{"A": "b"}}, {Type: "virtio"}}}
+	d := p.WithDefaults()
+	if d.Channels[0].Method != "PUT" || d.Channels[1].Port != DefaultPort || p.Channels[1].Port != "" {
+		t.Errorf("channels: got %#v, and left %#v", d.Channels, p.Channels)
+	}
+	d.Channels[0].Headers["A"] = "c"
+	if p.Channels[0].Headers["A"] != "b" {
+		t.Error("the copy has its headers in common with the original")
+	}
+
+	d = new(Policy).WithDefaults()
+	v := reflect.ValueOf(*d)
+	for i, key := range keysOf(v.Type()) {
+		switch key {
+		case "", "users", "escrow_recipients", "token":
+		default:
+			if v.Field(i).IsZero() {
+				t.Errorf("%s has no default", key)
+			}
+		}
+	}
+	if errs := d.Validate(Image); errs != nil {
+		t.Errorf("the defaults are not valid: %v", errs)
+	}
+	if !reflect.DeepEqual(d, d.WithDefaults()) {
+		t.Error("defaults change what has them")
+	}
+	full := fullPolicy()
+	if !reflect.DeepEqual(full.WithDefaults(), full) {
+		t.Error("defaults change what says all")
+	}
+}
+
+func TestChannelTypes(t *testing.T) {
+	types := ChannelTypes()
+	if !slices.IsSorted(types) {
+		t.Error("not sorted")
+	}
+	for _, typ := range types {
+		if errs := (&Policy{Version: 1, Channels: []Channel{{Type: typ}}}).Validate(Image); errs != nil {
+			t.Error(errs)
+		}
+	}
+	for _, c := range new(Policy).WithDefaults().Channels {
+		if !slices.Contains(types, c.Type) {
+			t.Errorf("%s is a default and no type", c.Type)
+		}
+	}
+}
+
+func TestNoSecretsInPrint(t *testing.T) {
+	const hush = "hushhushhush"
+	p := &Policy{Token: hush, Channels: []Channel{{Type: "http", URL: "https://" + hush, Headers: map[string]string{"X": hush}}}}
+	e, _ := Merge(&Policy{}, nil, p)
+	for _, v := range []any{p, *p, p.Channels, p.Channels[0], &p.Channels[0], e, *e, []*Policy{p}, struct{ P *Policy }{p}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+			if s := fmt.Sprintf(verb, v); strings.Contains(s, hush) {
+				t.Errorf("%s of a %T: %s", verb, v, s)
+			}
+		}
+		if b, err := json.Marshal(v); err != nil || strings.Contains(string(b), hush) {
+			t.Errorf("JSON of a %T: %s, %v", v, b, err)
+		}
+	}
+}
