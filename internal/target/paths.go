@@ -1,0 +1,115 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package target
+
+// What the project owns on a machine.
+const (
+	AgentPath      = "/usr/local/sbin/totp-agent"
+	PolicyDir      = "/etc/totp-agent"
+	ImagePolicy    = PolicyDir + "/image.yaml"
+	VendorPolicy   = CloudInstance + "/totp-vendor.yaml"
+	InstancePolicy = CloudInstance + "/totp-instance.yaml"
+
+	StateDir  = "/var/lib/totp-agent"
+	Report    = StateDir + "/report.json"
+	Identity  = StateDir + "/identity.json"
+	Outbox    = StateDir + "/outbox"
+	Staged    = Outbox + "/staged"
+	Ready     = Outbox + "/ready"
+	Receipts  = StateDir + "/receipts"
+	Envelopes = StateDir + "/envelopes" // the file channel
+	RunDir    = "/run/totp-agent"
+	Notice    = RunDir + "/notice"
+	Status    = RunDir + "/status.json" // on /run: it can be written when the disk is full, and does not outlive its boot
+
+	// NoticeConf is included by sshd where it exists, and shows Notice as
+	// sshd's banner.
+	NoticeConf = RunDir + "/sshd-notice.conf"
+)
+
+// The login path.
+const (
+	PAMStateDir = "/var/lib/google-authenticator"
+	PAMDir      = "/etc/pam.d"
+	PAMService  = PAMDir + "/sshd"
+	PAMModule   = "pam_google_authenticator.so"
+
+	SSHDir        = "/etc/ssh"
+	SSHDConfig    = SSHDir + "/sshd_config"
+	SSHDDropInDir = SSHDir + "/sshd_config.d"
+	SSHDDropIn    = SSHDDropInDir + "/00-00-totp.conf"
+	SSHDRunDir    = "/run/sshd" // sshd's privilege separation directory
+
+	hostKeyPattern = "ssh_host_*_key.pub"
+)
+
+// authorizedKeys are sshd's default files, below the home directory.
+var authorizedKeys = []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
+
+// PAMModuleDirs are where Linux-PAM looks for its modules, by architecture in
+// Go's words.
+var PAMModuleDirs = map[string][]string{
+	"amd64": {"/lib/x86_64-linux-gnu/security", "/lib64/security", "/lib/security"},
+	"arm64": {"/lib/aarch64-linux-gnu/security", "/lib64/security", "/lib/security"},
+}
+
+// systemd's directories.
+const (
+	SystemdUnitDir   = "/etc/systemd/system"
+	SystemdVendorDir = "/lib/systemd/system"
+	SystemdPresetDir = "/etc/systemd/system-preset"
+	SystemdRunDir    = "/run/systemd/system" // there while systemd runs the machine
+)
+
+// Units.
+const (
+	AgentService   = "totp-agent.service"
+	DeliverService = "totp-deliver.service"
+	DeliverTimer   = "totp-deliver.timer"
+	SSHService     = "ssh.service"
+	SSHSocket      = "ssh.socket"
+)
+
+// What the machine says about itself.
+const (
+	Passwd          = "/etc/passwd"
+	Shell           = "/bin/sh"
+	OSRelease       = "/etc/os-release"
+	OSReleaseVendor = "/usr/lib/os-release"
+	HostnameFile    = "/etc/hostname"
+	MachineID       = "/etc/machine-id"
+	DMIProductUUID  = "/sys/class/dmi/id/product_uuid"
+	DMISysVendor    = "/sys/class/dmi/id/sys_vendor"
+	VirtioPorts     = "/sys/class/virtio-ports"
+	Console         = "/dev/console"
+	ConsoleActive   = "/sys/class/tty/console/active"
+)
+
+// cloud-init's files.
+const (
+	CloudDir            = "/var/lib/cloud"
+	CloudInstance       = CloudDir + "/instance" // a link to CloudInstances/ID
+	CloudInstances      = CloudDir + "/instances"
+	CloudDataInstanceID = CloudDir + "/data/instance-id"
+	CloudRunDir         = "/run/cloud-init"
+	CloudRunInstanceID  = CloudRunDir + "/.instance-id"
+	CloudResult         = CloudRunDir + "/result.json"
+	CloudStatus         = CloudRunDir + "/status.json"
+	CloudInstanceData   = CloudRunDir + "/instance-data.json"
+	CloudInit           = "/usr/bin/cloud-init"
+	CloudDisabled       = "/etc/cloud/cloud-init.disabled" // the administrator's switch
+	CloudRunDisabled    = CloudRunDir + "/disabled"        // this boot's decision
+	CloudDatasource     = CloudInstance + "/datasource"
+)
+
+// Commands.
+const (
+	SSHD        = "/usr/sbin/sshd"
+	SSH         = "/usr/bin/ssh"
+	SSHKeygen   = "/usr/bin/ssh-keygen"
+	AptGet      = "/usr/bin/apt-get"
+	DpkgQuery   = "/usr/bin/dpkg-query"
+	Systemctl   = "systemctl"
+	commandDirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)

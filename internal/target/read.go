@@ -1,0 +1,72 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package target
+
+import (
+	"cmp"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+)
+
+// maxRead is the largest file that ReadFile reads: none of those the agent
+// wants comes near it, and a hostile one must not fill the memory.
+const maxRead = 1 << 20
+
+// ReadFile reads a regular file of at most 1 MiB. It does not block on a
+// named pipe, and refuses everything that is no regular file.
+func (t *Target) ReadFile(name string) ([]byte, error) {
+	f, err := t.OpenFile(name, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(name, f)
+}
+
+func readAll(name string, f *os.File) ([]byte, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, guest(name, err)
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: ErrNotRegular}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	if err != nil {
+		return nil, guest(name, err)
+	}
+	if len(b) > maxRead {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: ErrTooLarge}
+	}
+	return b, nil
+}
+
+// ReadDir lists a directory, sorted by name.
+func (t *Target) ReadDir(name string) ([]fs.DirEntry, error) {
+	rel, err := t.resolve(name, true)
+	if err != nil {
+		return nil, err
+	}
+	d, err := t.root.Open(rel)
+	if err != nil {
+		return nil, guest(name, err)
+	}
+	defer d.Close()
+	es, err := d.ReadDir(-1)
+	slices.SortFunc(es, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return es, guest(name, err)
+}
+
+// OpenFile opens name for callers that need more than whole files: devices,
+// large files. What it creates is neither atomic nor durable; WriteFile is.
+func (t *Target) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, error) {
+	rel, err := t.resolve(name, true)
+	if err != nil {
+		return nil, err
+	}
+	f, err := t.root.OpenFile(rel, flag, mode)
+	return f, guest(name, err)
+}

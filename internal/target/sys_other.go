@@ -1,0 +1,23 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build !linux
+
+package target
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+const nonblock = 0
+
+var errNoLinux = errors.New("not possible on this system; the agent runs on linux")
+
+func owner(fs.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
+
+func flock(*os.File) error { return errNoLinux }
+
+func chroot(string) *syscall.SysProcAttr { return nil }
