@@ -1,0 +1,133 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package deliver brings sealed envelopes out of the machine: it holds the
+// outbox they wait in, the channels they leave by, and the pass that tries
+// every channel until each envelope has been taken.
+//
+// The receiving ends are in the subpackages receive (the host's end of a
+// virtio port) and console (the codec that finds envelopes in a console log),
+// which need nothing of the machine that sends.
+//
+// # Promises
+//
+// Only envelopes that are ready leave, as they are: sealed. An attempt is
+// recorded durably before it is made, and its outcome after; an envelope
+// counts as delivered only once the record of that is on disk. A channel that
+// has taken an envelope does not get it again unless an offer is repeated on
+// request. A channel that fails or hangs stops no other, and never blocks
+// beyond its deadline. Errors in receipts and logs hold no content.
+//
+// # Limits
+//
+// A record that cannot be written after an envelope was sent leads to the
+// same envelope being sent once more, so receivers must be idempotent. Offered
+// channels confirm nothing.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// ErrType means that no channel of this type is registered.
+var ErrType = errors.New("not a channel type of this version")
+
+// Item is an envelope on its way out.
+type Item struct {
+	Meta
+	Sealed []byte // a binary age file
+}
+
+// A Channel is one way out of the machine.
+type Channel interface {
+	// Name identifies the channel in receipts, logs and the status: its type,
+	// with what tells it from others of its type. It holds no secret.
+	Name() string
+
+	// Acknowledged tells whether Send returns nil only when somebody has
+	// confirmed having the envelope. Otherwise the envelope is offered: it
+	// lies there to be picked up.
+	Acknowledged() bool
+
+	// Send gives the envelope to the channel. It returns soon after ctx is
+	// done, and its errors hold nothing of the envelope's content.
+	Send(ctx context.Context, item Item) error
+}
+
+// A Driver makes the channels of one type.
+type Driver struct {
+	Type         string // as in the policy
+	Acknowledged bool   // what its channels' Acknowledged returns
+
+	// Deadline is how long one Send may take.
+	Deadline time.Duration
+
+	// Check returns an error if the channel's settings are not usable. It
+	// begins with the field.
+	Check func(c policy.Channel) error
+
+	// New returns the channel. It touches nothing.
+	New func(c policy.Channel, t *target.Target) Channel
+}
+
+// Register adds a driver. It panics if the type is taken or a field is
+// missing, since both are mistakes in the program.
+func Register(d Driver) {
+	if d.Type == "" || d.Deadline <= 0 || d.Check == nil || d.New == nil {
+		panic(fmt.Sprintf("deliver: incomplete driver %q", d.Type))
+	}
+	if _, ok := drivers[d.Type]; ok {
+		panic(fmt.Sprintf("deliver: driver %q registered twice", d.Type))
+	}
+	drivers[d.Type] = d
+}
+
+// Types returns the registered types, sorted.
+func Types() []string {
+	var types []string
+	for t := range drivers {
+		types = append(types, t)
+	}
+	slices.Sort(types)
+	return types
+}
+
+var drivers = map[string]Driver{}
+
+// route is a channel with what the pass needs to know of its driver.
+type route struct {
+	Channel
+	deadline time.Duration
+}
+
+// routes returns the channels of a policy in its order, each name once, and
+// an error for every one that cannot be used.
+func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
+	var rs []route
+	var errs []error
+	seen := map[string]bool{}
+	for i, c := range channels {
+		d, ok := drivers[c.Type]
+		if !ok {
+			errs = append(errs, fmt.Errorf("channels[%d].type: %.64q: %w", i, c.Type, ErrType))
+			continue
+		}
+		if err := d.Check(c); err != nil {
+			errs = append(errs, fmt.Errorf("channels[%d].%w", i, err))
+			continue
+		}
+		ch := d.New(c, t)
+		if !seen[ch.Name()] {
+			seen[ch.Name()] = true
+			rs = append(rs, route{ch, d.Deadline})
+		}
+	}
+	return rs, errors.Join(errs...)
+}

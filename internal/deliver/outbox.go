@@ -1,0 +1,296 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package deliver
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+var (
+	// ErrID is returned for an envelope ID of a wrong form. It is
+	// [frame.ErrID].
+	ErrID = frame.ErrID
+
+	// ErrUser is returned for a user name of a wrong form. It is
+	// [frame.ErrUser].
+	ErrUser = frame.ErrUser
+
+	// ErrEmpty is returned by [Outbox.Stage] for an envelope without content.
+	ErrEmpty = errors.New("empty envelope")
+
+	// ErrTooLarge is returned for an envelope that armored exceeds
+	// [frame.MaxPayload].
+	ErrTooLarge = errors.New("envelope too large")
+)
+
+// Meta describes an envelope. It holds no secret.
+type Meta struct {
+	// ID is the envelope's identifier: 26 lower-case base32 characters.
+	ID string `json:"id"`
+
+	// User is the login name whose card is sealed in the envelope.
+	User string `json:"user"`
+
+	// Generation counts a user's enrollments on this instance, from 1.
+	Generation int `json:"generation"`
+
+	// Supersedes is the ID of the enrollment that this one replaces, if any.
+	Supersedes string `json:"supersedes,omitempty"`
+
+	InstanceID string    `json:"instance_id,omitempty"`
+	Hostname   string    `json:"hostname,omitempty"`
+	Created    time.Time `json:"created"`
+}
+
+// Outbox holds the sealed envelopes of this machine, in two directories:
+// staged, for enrollments that are not committed yet, and ready, for those
+// that may be delivered. An envelope is one directory named by its ID, which
+// appears and disappears by a rename: it is there as a whole or not at all.
+//
+// The methods that change the outbox are for a caller that holds the
+// enrollment's lock. Those that read may be called at any time.
+type Outbox struct {
+	t *target.Target
+}
+
+// OpenOutbox returns the outbox of t. It touches nothing.
+func OpenOutbox(t *target.Target) *Outbox {
+	return &Outbox{t: t}
+}
+
+// Stage stores an envelope, a binary age file, under staged. When it returns
+// nil the envelope is durable.
+func (o *Outbox) Stage(m Meta, envelope []byte) error {
+	if err := m.valid(); err != nil {
+		return err
+	}
+	if len(envelope) == 0 {
+		return ErrEmpty
+	}
+	if frame.ArmoredSize(len(envelope)) > frame.MaxPayload {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(envelope))
+	}
+	meta, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if err := o.mkdirs(); err != nil {
+		return err
+	}
+	if err := o.Sweep(); err != nil {
+		return err
+	}
+	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
+	err = o.t.Mkdir(tmp, 0o700)
+	if err == nil {
+		err = o.t.WriteFile(path.Join(tmp, metaFile), append(meta, '\n'), 0o600)
+	}
+	if err == nil {
+		err = o.t.WriteFile(path.Join(tmp, envelopeFile), envelope, 0o600)
+	}
+	if err == nil {
+		err = o.t.Rename(tmp, path.Join(target.Staged, m.ID))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("outbox: stage %q: %w", m.ID, err), o.t.RemoveAll(tmp))
+	}
+	return nil
+}
+
+// Promote makes a staged envelope ready for delivery. An envelope that is
+// ready already is left as it is.
+func (o *Outbox) Promote(id string) error {
+	if err := frame.CheckID(id); err != nil {
+		return err
+	}
+	if err := o.mkdirs(); err != nil {
+		return err
+	}
+	staged, ready := path.Join(target.Staged, id), path.Join(target.Ready, id)
+	if !o.t.Exists(staged) && o.t.Exists(ready) {
+		return o.t.SyncDir(target.Ready)
+	}
+	if err := o.t.Rename(staged, ready); err != nil {
+		return fmt.Errorf("outbox: promote %q: %w", id, err)
+	}
+	return nil
+}
+
+// Discard removes a staged envelope. It is no error if there is none.
+func (o *Outbox) Discard(id string) error {
+	return o.remove(target.Staged, id)
+}
+
+// Withdraw removes a ready envelope, whether it was delivered or not. It is
+// no error if there is none.
+func (o *Outbox) Withdraw(id string) error {
+	return o.remove(target.Ready, id)
+}
+
+// Sweep removes what a crash left of envelopes that were being stored or
+// removed.
+func (o *Outbox) Sweep() error {
+	for _, dir := range []string{target.Staged, target.Ready} {
+		entries, err := o.t.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), tmpPrefix) {
+				continue
+			}
+			if err := o.t.RemoveAll(path.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Staged lists the envelopes that are not committed, oldest first. Entries
+// that are not whole, which only damage to the disk can cause, are left out.
+func (o *Outbox) Staged() ([]Meta, error) {
+	metas, _, err := o.list(target.Staged)
+	return metas, err
+}
+
+// Ready lists the envelopes that may be delivered, oldest first. Entries that
+// are not whole are left out.
+func (o *Outbox) Ready() ([]Meta, error) {
+	metas, _, err := o.list(target.Ready)
+	return metas, err
+}
+
+// Envelope returns a ready envelope, a binary age file. The error is
+// [fs.ErrNotExist] if there is none.
+func (o *Outbox) Envelope(id string) ([]byte, error) {
+	if err := frame.CheckID(id); err != nil {
+		return nil, err
+	}
+	return o.t.ReadFile(path.Join(target.Ready, id, envelopeFile))
+}
+
+const (
+	metaFile     = "meta.json"
+	envelopeFile = "envelope.age"
+	tmpPrefix    = ".tmp-"
+)
+
+func (m Meta) valid() error {
+	if err := frame.CheckID(m.ID); err != nil {
+		return err
+	}
+	if m.Supersedes != "" {
+		if err := frame.CheckID(m.Supersedes); err != nil {
+			return fmt.Errorf("supersedes: %w", err)
+		}
+	}
+	return frame.CheckUser(m.User)
+}
+
+func (o *Outbox) mkdirs() error {
+	for _, dir := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready} {
+		if err := o.t.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove renames first, so that a crash in the middle leaves no half of an
+// envelope under its own name.
+func (o *Outbox) remove(dir, id string) error {
+	if err := frame.CheckID(id); err != nil {
+		return err
+	}
+	tmp := path.Join(dir, tmpPrefix+id)
+	if err := o.t.RemoveAll(tmp); err != nil {
+		return err
+	}
+	err := o.t.Rename(path.Join(dir, id), tmp)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: remove %q: %w", id, err)
+	}
+	return o.t.RemoveAll(tmp)
+}
+
+// list returns the whole entries of dir and the names of the damaged ones.
+func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
+	entries, err := o.t.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tmpPrefix) {
+			continue
+		}
+		m, err := o.meta(dir, e.Name())
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !o.t.Exists(path.Join(dir, e.Name())):
+			// Withdrawn or promoted since the directory was read.
+		case err != nil:
+			damaged = append(damaged, e.Name())
+		default:
+			metas = append(metas, m)
+		}
+	}
+	sort.Slice(metas, func(i, j int) bool {
+		if !metas[i].Created.Equal(metas[j].Created) {
+			return metas[i].Created.Before(metas[j].Created)
+		}
+		return metas[i].ID < metas[j].ID
+	})
+	return metas, damaged, nil
+}
+
+var errDamaged = errors.New("damaged entry in the outbox")
+
+func (o *Outbox) meta(dir, id string) (Meta, error) {
+	if err := frame.CheckID(id); err != nil {
+		return Meta{}, err
+	}
+	data, err := o.t.ReadFile(path.Join(dir, id, metaFile))
+	if err != nil {
+		return Meta{}, err
+	}
+	var m Meta
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&m); err != nil {
+		return Meta{}, errors.Join(errDamaged, err)
+	}
+	if err := m.valid(); err != nil {
+		return Meta{}, errors.Join(errDamaged, err)
+	}
+	if m.ID != id {
+		return Meta{}, errDamaged
+	}
+	fi, err := o.t.Stat(path.Join(dir, id, envelopeFile))
+	if err != nil {
+		return Meta{}, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() == 0 {
+		return Meta{}, errDamaged
+	}
+	return m, nil
+}

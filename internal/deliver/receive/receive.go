@@ -1,0 +1,231 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package receive is the host's end of the virtio channel: it takes envelopes
+// from the UNIX socket of a virtual machine's virtio-serial port, and stores
+// them in a directory. The protocol is that of package frame.
+//
+// # Promises
+//
+// What was confirmed is on disk for good: the file, its name and its
+// directory have been synchronised before the answer is written. A stored
+// envelope is never overwritten; the same one again is confirmed again, another
+// one of the same name is refused. File names are made of parts that have been
+// checked, and a guest's memory and log use are bounded.
+//
+// # Limits
+//
+// Whoever can write to the socket can have envelopes stored that nobody asked
+// for, up to a limit for each connection. What is stored looks like an age
+// file; that it opens, and that it is from the machine one thinks, only its
+// recipient can tell.
+package receive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// ErrInUse means that somebody listens on the socket already.
+var ErrInUse = errors.New("another program listens there")
+
+// ErrDir means that others than its owner may write to the directory for
+// envelopes.
+var ErrDir = errors.New("must be a directory that only its owner can write to")
+
+// Options are the settings of a receiver.
+type Options struct {
+	// Socket is the path of the UNIX socket.
+	Socket string
+
+	// Listen makes the receiver the side that listens. Otherwise it connects,
+	// waits for a socket that is not there yet, and connects again after the
+	// other side went away.
+	Listen bool
+
+	// Dir is where envelopes are stored, as USER-ID.age, mode 0600. It is made
+	// with mode 0700 if it is not there.
+	Dir string
+
+	// Log gets one line for each envelope, and one for each change of the
+	// connection. Nil discards them.
+	Log io.Writer
+
+	// Once ends the receiver after so many different envelopes have been
+	// confirmed. Zero means never.
+	Once int
+
+	frameTime time.Duration // how long a frame may take
+	write     func(f *os.File, data []byte) error
+}
+
+// Run receives until ctx is done, whose error it returns then, or until the
+// number of envelopes in Once has been confirmed. Nothing that a guest does
+// ends it.
+func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.frameTime == 0 {
+		o.frameTime = time.Minute
+	}
+	if o.write == nil {
+		o.write = writeSync
+	}
+	if err := prepare(o.Dir); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &receiver{
+		Options: o,
+		store:   store{dir: o.Dir, write: o.write},
+		done:    func() { cancel(errDone) },
+		names:   map[string]bool{},
+	}
+	run := r.connect
+	if o.Listen {
+		run = r.listen
+	}
+	err := run(ctx)
+	if context.Cause(ctx) == errDone {
+		return nil
+	}
+	return err
+}
+
+const (
+	redial       = 250 * time.Millisecond
+	maxSessions  = 64
+	answerTime   = 10 * time.Second
+	maxNew       = 1024 // envelopes that one connection may have stored
+	maxComplaint = 100  // log lines about refusals on one connection
+)
+
+var errDone = errors.New("received all")
+
+type receiver struct {
+	Options
+	store store
+	done  func()
+
+	mu    sync.Mutex
+	names map[string]bool // confirmed in this run
+}
+
+// confirmed counts an envelope and tells whether it was the last one wanted.
+func (r *receiver) confirmed(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.Once == 0 {
+		return false // do not collect names for ever
+	}
+	r.names[name] = true
+	return len(r.names) >= r.Once
+}
+
+func (r *receiver) logf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.Log, "receive: "+format+"\n", args...)
+}
+
+// connect serves one connection after the other.
+func (r *receiver) connect(ctx context.Context) error {
+	said := ""
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", r.Socket)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return ctx.Err()
+		case errors.Is(err, fs.ErrPermission) || errors.Is(err, errPathLength):
+			return err
+		case err != nil:
+			if said != err.Error() {
+				said = err.Error()
+				r.logf("waiting for the machine: %s", said)
+			}
+		default:
+			said = ""
+			r.logf("connected to %q", r.Socket)
+			r.serve(ctx, conn)
+			if ctx.Err() == nil {
+				r.logf("the machine has closed the connection; connecting again")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(redial):
+		}
+	}
+}
+
+// listen serves connections side by side.
+func (r *receiver) listen(ctx context.Context) error {
+	l, err := listen(ctx, r.Socket)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	r.logf("listening on %q", r.Socket)
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, maxSessions)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		wg.Go(func() {
+			r.serve(ctx, conn)
+			<-slots
+		})
+	}
+}
+
+// listen makes the socket. One that a receiver left behind when it was killed
+// is replaced.
+func listen(ctx context.Context, socket string) (net.Listener, error) {
+	if fi, err := os.Lstat(socket); err == nil && fi.Mode()&fs.ModeSocket != 0 {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("socket %q: %w", socket, ErrInUse)
+		}
+		if err := os.Remove(socket); err != nil {
+			return nil, err
+		}
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}

@@ -1,0 +1,24 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build unix
+
+package receive
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// errPathLength is what connect(2) says of a socket path that is too long.
+var errPathLength error = syscall.EINVAL
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
