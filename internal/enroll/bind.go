@@ -1,0 +1,240 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
+)
+
+// boundFile caches the identity that the present enrollments were made for.
+// The PAM state files say the same; this file says it also for a machine on
+// which nobody could be enrolled.
+const boundFile = target.Identity
+
+type bound struct {
+	Identity string `json:"identity"`
+	From     string `json:"from"`
+}
+
+// heldSuffix marks a PAM state file that is set aside while the machine's
+// identity is unknown. No account can have such a name, so PAM finds no file
+// for the user, and SSH is closed to them.
+const heldSuffix = "~held"
+
+// bind settles which machine this is and brings the PAM state files in line
+// with it: kept, set aside, taken back, or removed. It reports whether users
+// may be enrolled in this boot.
+func (r *run) bind() (open bool, err error) {
+	old, err := boundIdentity(r.t)
+	if err != nil {
+		return false, err
+	}
+	r.here, err = look(r.t, old)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case r.here.known:
+	case !old.IsZero() && old.sameHardware(r.here.Identity):
+		fmt.Fprintf(r.Log, "enroll: identity %s; machine-id and DMI UUID are as before, so everything is kept\n", r.here.why)
+		r.here.Identity = old
+	default:
+		fmt.Fprintf(r.Log, "enroll: identity %s; SSH stays closed\n", r.here.why)
+		return false, r.hold()
+	}
+	if r.here.dmi == absent && r.here.primary == old.primary {
+		r.here.dmi = old.dmi // one boot that cannot read it does not loosen the binding
+	}
+	if err := r.release(); err != nil {
+		return false, err
+	}
+	moved := old.IsZero() || !old.same(r.here.Identity)
+	if err := r.forget(moved); err != nil {
+		return false, err
+	}
+	atStep("forgotten")
+	return true, r.remember()
+}
+
+// boundIdentity returns the identity that the present enrollments were made
+// for, zero if there is none or no single one.
+func boundIdentity(t *target.Target) (Identity, error) {
+	b, err := t.ReadFile(boundFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Identity{}, err
+	}
+	var v bound
+	if err == nil && json.Unmarshal(b, &v) == nil {
+		if id, err := ParseIdentity(v.Identity); err == nil {
+			return id, nil
+		}
+	}
+	entries, err := readDir(t, target.PAMStateDir)
+	if err != nil {
+		return Identity{}, err
+	}
+	var found Identity
+	for _, e := range entries {
+		state, err := readState(t, e.Name())
+		if err != nil {
+			continue
+		}
+		id, err := ParseIdentity(state.Mark.Identity)
+		if err != nil {
+			continue
+		}
+		if !found.IsZero() && !found.same(id) {
+			return Identity{}, nil // two machines' files in one place: neither is trusted
+		}
+		found = id
+	}
+	return found, nil
+}
+
+// remember writes the bound identity if it is not what stands there.
+func (r *run) remember() error {
+	var have bound
+	if b, err := r.t.ReadFile(boundFile); err == nil && json.Unmarshal(b, &have) == nil &&
+		have.Identity == r.here.Identity.String() {
+		return nil
+	}
+	want, err := json.Marshal(bound{Identity: r.here.Identity.String(), From: r.here.why})
+	if err != nil {
+		return err
+	}
+	return r.t.WriteFile(boundFile, append(want, '\n'), 0o600)
+}
+
+// forget removes what was made for another machine. If the whole machine is
+// another one than before, that is everything: state files, those set aside,
+// the module's temporary files, and the envelopes that wait for delivery.
+// Otherwise it is a state file whose own mark names another machine.
+func (r *run) forget(all bool) error {
+	entries, err := readDir(r.t, target.PAMStateDir)
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for _, e := range entries {
+		if !all {
+			state, err := readState(r.t, e.Name())
+			if err != nil || state.Mark.ID == "" {
+				continue
+			}
+			if id, err := ParseIdentity(state.Mark.Identity); err == nil && id.same(r.here.Identity) {
+				continue
+			}
+			gone[state.Mark.ID] = true
+		}
+		if err := r.t.RemoveAll(path.Join(target.PAMStateDir, e.Name())); err != nil {
+			return err
+		}
+		fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, which was made for another machine\n", e.Name())
+	}
+	if !all && len(gone) == 0 {
+		return nil
+	}
+	if err := r.t.SyncDir(target.PAMStateDir); err != nil {
+		return err
+	}
+	return r.withdraw(func(m deliver.Meta) bool { return all || gone[m.ID] })
+}
+
+// withdraw takes envelopes out of the outbox, staged and ready.
+func (r *run) withdraw(which func(deliver.Meta) bool) error {
+	for _, box := range []struct {
+		list   func() ([]deliver.Meta, error)
+		remove func(id string) error
+	}{{r.outbox.Staged, r.outbox.Discard}, {r.outbox.Ready, r.outbox.Withdraw}} {
+		metas, err := box.list()
+		if err != nil {
+			return err
+		}
+		for _, m := range metas {
+			if which(m) {
+				if err := box.remove(m.ID); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// hold sets every PAM state file aside.
+func (r *run) hold() error {
+	return r.eachState(func(name, file string) error {
+		if strings.Contains(name, "~") {
+			return nil
+		}
+		return r.t.Rename(file, file+heldSuffix)
+	})
+}
+
+// release takes back what was set aside, unless a newer file has taken its
+// place. What belongs to another machine is removed with the rest afterwards.
+func (r *run) release() error {
+	return r.eachState(func(name, file string) error {
+		live, ok := strings.CutSuffix(file, heldSuffix)
+		if !ok {
+			return nil
+		}
+		if r.t.Exists(live) {
+			return r.t.Remove(file)
+		}
+		return r.t.Rename(file, live)
+	})
+}
+
+func (r *run) eachState(do func(name, file string) error) error {
+	entries, err := readDir(r.t, target.PAMStateDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := do(e.Name(), path.Join(target.PAMStateDir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readState reads the PAM state file of that name. The parser's errors name
+// lines and rules, never what stands in them.
+func readState(t *target.Target, name string) (otp.State, error) {
+	file := path.Join(target.PAMStateDir, name)
+	info, err := t.Lstat(file)
+	if err != nil {
+		return otp.State{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return otp.State{}, fmt.Errorf("%s: not a regular file", file)
+	}
+	b, err := t.ReadFile(file)
+	if err != nil {
+		return otp.State{}, err
+	}
+	s, err := otp.ParseState(b)
+	if err != nil {
+		return otp.State{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
+}
+
+func readDir(t *target.Target, name string) ([]fs.DirEntry, error) {
+	entries, err := t.ReadDir(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}

@@ -1,0 +1,217 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package enroll is the agent's first-boot run: it decides which machine this
+// is, which users are to be enrolled and for whom their cards are sealed, and
+// makes each user's secret, state file and envelope in an order that survives
+// a power cut at any moment.
+//
+// # Promises
+//
+// A secret exists in memory and in the PAM state file, nowhere else; the card
+// leaves this package sealed. The rename of the PAM state file is the commit
+// of an enrollment: the sealed envelope is durable before it, and is given
+// to delivery only after it. A machine that is not the one the state files
+// were made for has them removed before anything else is done. Run changes
+// nothing where there is nothing to do.
+//
+// # Limits
+//
+// Whoever is root on the machine, or writes its user-data, decides all of
+// this: the layers guard against mistakes, not against root.
+package enroll
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// Options are the circumstances of a run.
+type Options struct {
+	Agent   string           // version of the agent, for cards
+	Log     io.Writer        // one line an event, no secrets
+	Console io.Writer        // where the notice goes that nobody can log in; nil: nowhere
+	Now     func() time.Time // nil: time.Now
+	Rand    io.Reader        // nil: crypto/rand
+}
+
+func (o *Options) fill() {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+}
+
+// The reasons why a user is not enrolled; Status shows them.
+var (
+	ErrNoRecipient   = errors.New("no recipient: name one under users in the user-data or the image's policy")
+	ErrNoAccount     = errors.New("no such account on this machine")
+	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or list authorized_keys in the image's recipients_from")
+	ErrUnknownID     = errors.New("the machine's identity is unknown in this boot; SSH stays closed until the datasource answers again")
+	ErrNobody        = errors.New("nobody is enrolled")
+	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
+)
+
+// atStep is called between the steps of a run that must survive a power cut
+// between them. Tests stop the process here.
+var atStep = func(string) {}
+
+// A run is one pass of the agent over one machine.
+type run struct {
+	Options
+	t      *target.Target
+	outbox *deliver.Outbox
+	here   sighting
+	policy *policy.Effective
+	facts  cardFacts
+}
+
+// Run enrolls everyone who is to be enrolled and is not yet, and writes what
+// it found to the status file. The error is that of the machine or of a
+// policy that cannot be read; a user who cannot be enrolled for want of a
+// recipient is a line of the status, not an error.
+func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
+	o.fill()
+	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	st, err := r.run(ctx)
+	if err != nil {
+		st.Error = err.Error()
+	}
+	err = errors.Join(err, r.publish(st))
+	return st, err
+}
+
+func (r *run) run(ctx context.Context) (*Status, error) {
+	st := &Status{Version: 1, Agent: r.Agent, Time: r.Now().UTC().Truncate(time.Second)}
+	if err := r.directories(); err != nil {
+		return st, err
+	}
+	unlock, err := lock(r.t)
+	if err != nil {
+		return st, err
+	}
+	defer unlock()
+
+	// The identity comes before the policy: a clone must lose its original's
+	// secrets also where its policy cannot be read.
+	mayEnroll, err := r.bind()
+	st.Identity = r.here.why
+	st.InstanceID = r.here.instanceID
+	if err != nil {
+		return st, err
+	}
+
+	r.policy, st.RefusedLayers, err = LoadPolicy(r.t)
+	for _, l := range st.RefusedLayers {
+		fmt.Fprintf(r.Log, "enroll: refused the %s layer %s\n", l.Layer, l.Error)
+	}
+	if err != nil {
+		return st, err
+	}
+	people, err := r.people()
+	if err != nil {
+		return st, err
+	}
+	var errs []error
+	for _, p := range people {
+		if ctx.Err() != nil {
+			return st, ctx.Err()
+		}
+		u := UserStatus{Name: p.name}
+		if !mayEnroll {
+			u.Why = ErrUnknownID.Error()
+		} else if err := r.user(p, &u); err != nil {
+			u.Why = err.Error()
+			if !isReason(err) {
+				errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+			}
+		}
+		switch {
+		case u.fresh:
+			fmt.Fprintf(r.Log, "enroll: %s: enrolled, envelope %s is ready for delivery\n", u.Name, u.ID)
+		case !u.Enrolled:
+			fmt.Fprintf(r.Log, "enroll: %s: not enrolled: %s\n", u.Name, u.Why)
+		}
+		st.Users = append(st.Users, u)
+	}
+	if mayEnroll {
+		errs = append(errs, r.leftovers(people, st))
+	}
+	return st, errors.Join(errs...)
+}
+
+// isReason reports whether err is an answer of the policy, and not a fault of
+// the machine.
+func isReason(err error) bool {
+	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrLoginKey, ErrUnknownID, errRecipients} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func lock(t *target.Target) (func(), error) {
+	unlock, err := t.Lock(target.StateDir)
+	if errors.Is(err, target.ErrLocked) {
+		return nil, fmt.Errorf("%s: %w", target.StateDir, errAlreadyLocked)
+	}
+	return unlock, err
+}
+
+// directories makes sure of the directories that hold secrets and envelopes:
+// real ones, root's own, closed to everybody else.
+func (r *run) directories() error {
+	for _, d := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready, target.Receipts, target.PAMStateDir} {
+		if err := r.t.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadPolicy reads the three layers. A layer that is not there is none.
+func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
+	var texts [3][]byte
+	var refused []RefusedLayer
+	for i, f := range []string{target.ImagePolicy, target.VendorPolicy, target.InstancePolicy} {
+		b, err := t.ReadFile(f)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && i > 0:
+		case err != nil && i == 0:
+			return nil, nil, err
+		case err != nil:
+			refused = append(refused, RefusedLayer{Layer: []string{"image", "vendor", "instance"}[i], Error: err.Error()})
+		default:
+			texts[i] = b
+		}
+	}
+	e, refusals, err := policy.Load(texts[0], texts[1], texts[2])
+	for _, l := range refusals {
+		refused = append(refused, RefusedLayer{Layer: string(l.Layer), Error: l.Err.Error()})
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errPolicy, err)
+	}
+	return e, refused, err
+}
+
+// errPolicy marks errors of the image's policy: wrong use, not a fault.
+var errPolicy = errors.New("policy")
+
+// IsPolicyError reports whether err is about the image's policy.
+func IsPolicyError(err error) bool { return errors.Is(err, errPolicy) }

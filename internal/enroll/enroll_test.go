@@ -1,0 +1,596 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+const (
+	testIdentity  = "AGE-SECRET-KEY-184JMZMVQH3E6U0PSL869004Y3U2NYV7R30EU99CSEDNPH02YUVFSZW44VU"
+	testRecipient = "age1cy0su9fwf3gf9mw868g5yut09p6nytfmmnktexz2ya5uqg9vl9sss4euqm"
+	hostKeyLine   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1Cw1PWVzMvJPZSBT9h6n3YzUhPWn4rHFQ1m6iKZQ9N"
+)
+
+// A machine is a folder that plays a machine.
+type machine struct {
+	*testing.T
+	t   *target.Target
+	log bytes.Buffer
+	con bytes.Buffer
+}
+
+// newMachine is an instance of a baked image: two people, one instance-id.
+func newMachine(t *testing.T) *machine {
+	tt, _ := targettest.New(t)
+	m := &machine{T: t, t: tt}
+	m.put(target.Passwd, "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/usr/sbin:/usr/sbin/nologin\n"+
+		"alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\nnobody:x:65534:65534::/:/usr/sbin/nologin\n")
+	m.put(target.HostnameFile, "web-1\n")
+	m.put("/etc/ssh/ssh_host_ed25519_key.pub", hostKeyLine+" root@web-1\n")
+	m.put(target.MachineID, "0123456789abcdef0123456789abcdef\n")
+	m.put(target.DMIProductUUID, "3f2504e0-4f89-11d3-9a0c-0305e82c3301\n")
+	m.put(target.ImagePolicy, "version: 1\nissuer: Example Hosting\n")
+	m.put(target.CloudInit, "")
+	m.instance("i-1")
+	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n")
+	return m
+}
+
+func (m *machine) put(name, content string) { targettest.Put(m.T, m.t, name, content, 0o600) }
+
+// instance boots the machine under an instance-id, as cloud-init does.
+func (m *machine) instance(id string) {
+	m.put(target.CloudRunInstanceID, id+"\n")
+	m.put(target.CloudDataInstanceID, id+"\n")
+	dir := filepath.Join(m.t.Root(), target.CloudInstances, id)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		m.Fatal(err)
+	}
+	link := filepath.Join(m.t.Root(), target.CloudInstance)
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.Fatal(err)
+	}
+	if err := os.Symlink(target.CloudInstances+"/"+id, link); err != nil {
+		m.Fatal(err)
+	}
+	m.put(target.CloudInstances+"/"+id+"/datasource", "DataSourceNoCloud: DataSourceNoCloud [seed=/dev/sr0]\n")
+}
+
+// layer writes the user-data's policy of the present instance.
+func (m *machine) layer(yaml string) {
+	id := strings.TrimSpace(m.read(target.CloudDataInstanceID))
+	m.put(target.CloudInstances+"/"+id+"/totp-instance.yaml", yaml)
+}
+
+func (m *machine) read(name string) string {
+	m.Helper()
+	b, err := m.t.ReadFile(name)
+	if err != nil {
+		m.Fatal(err)
+	}
+	return string(b)
+}
+
+func (m *machine) options() Options {
+	m.log.Reset()
+	m.con.Reset()
+	return Options{Agent: "test", Log: &m.log, Console: &m.con}
+}
+
+// run is a boot. The error is returned for tests that expect one.
+func (m *machine) run() (*Status, error) {
+	m.Helper()
+	live(m.T)
+	return Run(context.Background(), m.t, m.options())
+}
+
+func (m *machine) mustRun() *Status {
+	m.Helper()
+	st, err := m.run()
+	if err != nil {
+		m.Fatalf("%v\n%s", err, m.log.String())
+	}
+	return st
+}
+
+// live makes folders count as running machines for one test.
+func live(t *testing.T) {
+	isLive = func(*target.Target) bool { return true }
+	t.Cleanup(func() { isLive = (*target.Target).Live })
+}
+
+// enrolled checks that a user has one enrollment, whole: state file and
+// envelope are of one ID, and the card opens to the very secret and backup
+// codes of the state file.
+func (m *machine) enrolled(user string) (otp.State, card.Card) {
+	m.Helper()
+	state, err := readState(m.t, user)
+	if err != nil {
+		m.Fatal(err)
+	}
+	box := deliver.OpenOutbox(m.t)
+	if staged, err := box.Staged(); err != nil || len(staged) > 0 {
+		m.Errorf("staged: %v, %v; want none", staged, err)
+	}
+	ready, err := box.Ready()
+	if err != nil {
+		m.Fatal(err)
+	}
+	n := 0
+	for _, r := range ready {
+		if r.User == user {
+			n++
+		}
+	}
+	if n != 1 {
+		m.Errorf("%d envelopes are ready for %s, want 1", n, user)
+	}
+	sealed, err := box.Envelope(state.Mark.ID)
+	if err != nil {
+		m.Fatal(err)
+	}
+	id, err := age.ParseX25519Identity(testIdentity)
+	if err != nil {
+		m.Fatal(err)
+	}
+	text, err := seal.Open(sealed, id)
+	if err != nil {
+		m.Fatal(err)
+	}
+	c, err := card.Parse(text)
+	if err != nil {
+		m.Fatal(err)
+	}
+	if c.Secret != state.Secret || !slices.Equal(c.BackupCodes, state.BackupCodes) || c.ID != state.Mark.ID || c.Generation != state.Mark.Generation {
+		m.Errorf("card %s generation %d does not match the state file (%+v)", c.ID, c.Generation, state.Mark)
+	}
+	return state, c
+}
+
+// closed checks that the user has no state file that PAM would find.
+func (m *machine) closed(user string) {
+	m.Helper()
+	if _, err := m.t.Lstat(stateFile(user)); !errors.Is(err, fs.ErrNotExist) {
+		m.Errorf("%s: %v, want no such file", stateFile(user), err)
+	}
+}
+
+func user(st *Status, name string) UserStatus {
+	for _, u := range st.Users {
+		if u.Name == name {
+			return u
+		}
+	}
+	return UserStatus{Why: "not in the status"}
+}
+
+func TestFirstBoot(t *testing.T) {
+	m := newMachine(t)
+	st := m.mustRun()
+	state, c := m.enrolled("alice")
+	m.closed("bob")
+	m.closed("root")
+
+	if u := user(st, "alice"); !u.Enrolled || u.ID != state.Mark.ID || u.Generation != 1 {
+		t.Errorf("status of alice: %+v", u)
+	}
+	if u := user(st, "bob"); u.Enrolled || u.Why != ErrNoRecipient.Error() {
+		t.Errorf("status of bob: %+v", u)
+	}
+	if u := user(st, "root"); u.Why != "not in the status" {
+		t.Errorf("root without login keys is in the status: %+v", u)
+	}
+	info, err := m.t.Lstat(stateFile("alice"))
+	if err != nil || info.Mode().Perm() != 0o400 {
+		t.Errorf("mode %v, %v; want 0400", info.Mode(), err)
+	}
+	if state.RateLimit != otp.Standard || state.Window != 3 || len(state.BackupCodes) != 8 {
+		t.Errorf("state: %+v, window %d, %d backup codes", state.RateLimit, state.Window, len(state.BackupCodes))
+	}
+	if c.User != "alice" || c.Hostname != "web-1" || c.InstanceID != "i-1" || c.Issuer != "Example Hosting" || c.Token != "" ||
+		len(c.HostKeys) != 1 || len(c.Recipients) != 1 || c.Agent != "test" {
+		t.Errorf("card: user %q host %q instance %q issuer %q keys %q recipients %q agent %q", c.User, c.Hostname, c.InstanceID, c.Issuer, c.HostKeys, c.Recipients, c.Agent)
+	}
+	if st.Notice != "" || m.t.Exists(target.NoticeConf) {
+		t.Errorf("there is a notice: %q", st.Notice)
+	}
+	if found := m.search(state.Secret); !slices.Equal(found, []string{stateFile("alice")}) {
+		t.Errorf("the secret is in %q", found)
+	}
+	if strings.Contains(m.log.String()+m.con.String(), state.Secret) {
+		t.Error("the secret is in the log")
+	}
+}
+
+// search names the guest's files that hold a text.
+func (m *machine) search(needle string) (found []string) {
+	m.Helper()
+	err := fs.WalkDir(os.DirFS(m.t.Root()), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(m.t.Root(), p))
+		if bytes.Contains(b, []byte(needle)) {
+			found = append(found, "/"+p)
+		}
+		return err
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	return found
+}
+
+// tree is every durable file with its content and time.
+func (m *machine) tree() map[string]string {
+	m.Helper()
+	tree := map[string]string{}
+	err := fs.WalkDir(os.DirFS(m.t.Root()), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || strings.HasPrefix("/"+p, target.RunDir) {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var b []byte
+		if d.Type().IsRegular() {
+			b, err = os.ReadFile(filepath.Join(m.t.Root(), p))
+		}
+		tree[p] = fmt.Sprint(info.Mode(), info.ModTime(), string(b))
+		return err
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	return tree
+}
+
+func TestSecondRunChangesNothing(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	before := m.tree()
+	st := m.mustRun()
+	after := m.tree()
+	for p, v := range after {
+		if before[p] != v {
+			t.Errorf("%s was changed", p)
+		}
+		delete(before, p)
+	}
+	for p := range before {
+		t.Errorf("%s was removed", p)
+	}
+	if u := user(st, "alice"); !u.Enrolled || u.Why != "" {
+		t.Errorf("status of alice: %+v", u)
+	}
+}
+
+func TestWhoIsEnrolled(t *testing.T) {
+	loginKey := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+	_, pq, err := seal.GenerateHybrid()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		image, layer string
+		keys         map[string]string // authorized_keys by file
+		want         map[string]error  // by user; nil: enrolled
+	}{
+		"auto": {
+			image: "version: 1\nissuer: I\nusers: [{name: bob, recipients: [" + testRecipient + "]}]\n",
+			layer: "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n",
+			want:  map[string]error{"alice": nil, "bob": nil},
+		},
+		"listed": {
+			image: "version: 1\nissuer: I\nenroll: listed\n",
+			layer: "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n",
+			want:  map[string]error{"alice": nil},
+		},
+		"no account": {
+			layer: "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}, {name: carol, recipients: [" + testRecipient + "]}]\n",
+			want:  map[string]error{"alice": nil, "carol": ErrNoAccount, "bob": ErrNoRecipient},
+		},
+		"root with login keys": {
+			layer: "version: 1\nusers: [{name: root, recipients: [" + testRecipient + "]}]\n",
+			keys:  map[string]string{"/root/.ssh/authorized_keys": loginKey + "\n"},
+			want:  map[string]error{"root": nil, "alice": ErrNoRecipient, "bob": ErrNoRecipient},
+		},
+		"root by cloud-init's disable_root is not asked for": {
+			keys: map[string]string{"/root/.ssh/authorized_keys": `no-pty,command="echo 'Please login as the user \"debian\"'" ` + loginKey + "\n"},
+			want: map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
+		"login key named as recipient": {
+			layer: "version: 1\nusers: [{name: alice, recipients: [\"" + loginKey + " me\"]}]\n",
+			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + " alice@laptop\n"},
+			want:  map[string]error{"alice": ErrLoginKey, "bob": ErrNoRecipient},
+		},
+		"another SSH key as recipient": {
+			layer: "version: 1\nusers: [{name: alice, recipients: [\"" + loginKey + "\"]}]\n",
+			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
+		"login keys by authorized_keys": {
+			image: "version: 1\nissuer: I\nrecipients_from: [image, vendor, instance, authorized_keys]\n",
+			layer: "version: 1\n",
+			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + " alice@laptop\n"},
+			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
+		"login keys, and a layer with a post-quantum escrow": { // which is refused
+			image: "version: 1\nissuer: I\nrecipients_from: [instance, authorized_keys]\n",
+			layer: "version: 1\nescrow_recipients: [" + pq + "]\n",
+			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + " alice@laptop\n"},
+			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
+		"escrow alone enrolls nobody": {
+			image: "version: 1\nissuer: I\nescrow_recipients: [" + testRecipient + "]\n",
+			layer: "version: 1\n",
+			want:  map[string]error{"alice": ErrNoRecipient, "bob": ErrNoRecipient},
+		},
+		"refused layer": {
+			image: "version: 1\nissuer: I\nusers: [{name: bob, recipients: [" + testRecipient + "]}]\n",
+			layer: "version: 1\nrecipients_from: [instance]\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n",
+			want:  map[string]error{"alice": ErrNoRecipient, "bob": nil},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			if tt.image != "" {
+				m.put(target.ImagePolicy, tt.image)
+			}
+			if tt.layer != "" {
+				m.layer(tt.layer)
+			}
+			for f, text := range tt.keys {
+				m.put(f, text)
+				chownHome(t, m, f)
+			}
+			st := m.mustRun()
+			got := map[string]string{}
+			for _, u := range st.Users {
+				got[u.Name] = u.Why
+				if u.Enrolled != m.t.Exists(stateFile(u.Name)) {
+					t.Errorf("%s: enrolled %v, but the state file says otherwise", u.Name, u.Enrolled)
+				}
+			}
+			for name, want := range tt.want {
+				why, ok := got[name]
+				delete(got, name)
+				if !ok {
+					t.Errorf("%s is not in the status", name)
+				} else if want == nil && why != "" || want != nil && !strings.Contains(why, want.Error()) {
+					t.Errorf("%s: %q, want %v", name, why, want)
+				}
+			}
+			if len(got) > 0 {
+				t.Errorf("unexpected: %v", got)
+			}
+		})
+	}
+}
+
+// chownHome gives a home directory's files to their account, since foreign
+// ones do not count.
+func chownHome(t *testing.T, m *machine, file string) {
+	ids := map[string]int{"/home/alice": 1000, "/home/bob": 1001, "/root": 0}
+	for home, id := range ids {
+		if strings.HasPrefix(file, home+"/") && os.Geteuid() == 0 {
+			err := filepath.WalkDir(filepath.Join(m.t.Root(), home), func(p string, _ fs.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(p, id, id))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestNobody(t *testing.T) {
+	m := newMachine(t)
+	m.layer("version: 1\n")
+	st := m.mustRun()
+	if st.Notice == "" || m.read(target.Notice) != st.Notice || m.read(target.NoticeConf) != "Banner "+target.Notice+"\n" {
+		t.Errorf("notice %q", st.Notice)
+	}
+	if !strings.Contains(m.con.String(), strings.TrimSpace(strings.Split(st.Notice, "\n")[0])) {
+		t.Errorf("console: %q", m.con.String())
+	}
+	for _, secret := range []string{"alice", "bob"} {
+		if strings.Contains(st.Notice, secret) {
+			t.Errorf("the notice names %q", secret)
+		}
+	}
+	// A recipient arrives: the notice goes.
+	m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
+	if st := m.mustRun(); st.Notice != "" || m.t.Exists(target.Notice) || m.t.Exists(target.NoticeConf) {
+		t.Errorf("the notice is still there: %q", st.Notice)
+	}
+}
+
+func TestToken(t *testing.T) {
+	m := newMachine(t)
+	m.layer("version: 1\ntoken: AAECAwQFBgcICQoLDA0ODw\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
+	m.mustRun()
+	_, c := m.enrolled("alice")
+	token := []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	if want := card.TokenMAC(token, "alice"); c.Token != want || want == card.TokenMAC(token, "bob") {
+		t.Errorf("token %q, want %q", c.Token, want)
+	}
+	if found := m.search(c.Token); len(found) > 0 {
+		t.Errorf("the token's MAC is in %q", found)
+	}
+}
+
+func TestDamagedState(t *testing.T) {
+	for name, damage := range map[string]string{"empty": "", "no secret": "\" TOTP_AUTH\n", "cut": "ABCDEFGHIJ"} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.put(stateFile("alice"), damage)
+			m.mustRun()
+			if now, _ := m.enrolled("alice"); now.Secret == old.Secret {
+				t.Error("the old secret is back")
+			}
+		})
+	}
+}
+
+func TestLostEnvelope(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	if err := m.t.RemoveAll(target.Ready + "/" + old.Mark.ID); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	now, c := m.enrolled("alice")
+	if now.Secret == old.Secret || c.Generation != 2 || c.Supersedes != old.Mark.ID {
+		t.Errorf("generation %d supersedes %q, want 2 and %q", c.Generation, c.Supersedes, old.Mark.ID)
+	}
+}
+
+func TestHandMadeState(t *testing.T) {
+	hand, err := otp.State{Secret: "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", RateLimit: otp.Standard, Window: 3}.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("on a bound machine it stays", func(t *testing.T) {
+		m := newMachine(t)
+		m.mustRun()
+		m.put(stateFile("bob"), string(hand))
+		m.mustRun()
+		if m.read(stateFile("bob")) != string(hand) {
+			t.Error("it was changed")
+		}
+	})
+	t.Run("in an image it goes", func(t *testing.T) {
+		m := newMachine(t)
+		m.put(stateFile("bob"), string(hand))
+		m.mustRun()
+		m.closed("bob")
+	})
+}
+
+func TestAccountGone(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	m.put(target.Passwd, "root:x:0:0::/root:/bin/bash\n")
+	m.mustRun()
+	m.closed("alice")
+	if ready, err := deliver.OpenOutbox(m.t).Ready(); err != nil || len(ready) > 0 {
+		t.Errorf("ready: %v, %v; want none", ready, err)
+	}
+}
+
+func TestNotNamedAnyMore(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.ImagePolicy, "version: 1\nissuer: I\nenroll: listed\n")
+	m.mustRun()
+	before, _ := m.enrolled("alice")
+	m.layer("version: 1\n")
+	st := m.mustRun()
+	if now, _ := m.enrolled("alice"); now.Secret != before.Secret {
+		t.Error("alice lost her secret")
+	}
+	if u := user(st, "alice"); !u.Enrolled || u.Why == "" {
+		t.Errorf("status: %+v", u)
+	}
+}
+
+func TestPolicyCutShort(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	m.put(target.ImagePolicy, "version: 1\nissuer: I\nusers: [{name: al")
+	m.instance("i-2")
+	st, err := m.run()
+	var wrong policy.Errors
+	if !IsPolicyError(err) || !errors.As(err, &wrong) || wrong[0].Line == 0 || wrong[0].File == "" {
+		t.Errorf("error %v, want a policy error with file and line", err)
+	}
+	m.closed("alice") // a clone loses its original's secrets all the same
+	if st.Error == "" || st.Notice == "" {
+		t.Errorf("error %q, notice %q", st.Error, st.Notice)
+	}
+}
+
+func TestTwoAtOnce(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	unlock, err := m.t.Lock(target.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, err := m.run(); !errors.Is(err, errAlreadyLocked) {
+		t.Errorf("error %v, want %v", err, errAlreadyLocked)
+	}
+}
+
+func TestStateDirIsALink(t *testing.T) {
+	for _, dir := range []string{target.StateDir, target.PAMStateDir} {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			m := newMachine(t)
+			elsewhere := filepath.Join(m.t.Root(), "elsewhere")
+			if err := errors.Join(os.Mkdir(elsewhere, 0o700), os.MkdirAll(filepath.Join(m.t.Root(), "/var/lib"), 0o755),
+				os.Symlink("/elsewhere", filepath.Join(m.t.Root(), dir))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.run(); !errors.Is(err, target.ErrNotOurs) {
+				t.Errorf("error %v, want %v", err, target.ErrNotOurs)
+			}
+			if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
+				t.Errorf("%v, %v: something was written through the link", entries, err)
+			}
+		})
+	}
+}
+
+func BenchmarkRun(b *testing.B) {
+	for _, users := range []int{1, 11} {
+		b.Run(fmt.Sprintf("users=%d", users), func(b *testing.B) {
+			isLive = func(*target.Target) bool { return true }
+			defer func() { isLive = (*target.Target).Live }()
+			for b.Loop() {
+				b.StopTimer()
+				t, _ := targettest.New(b)
+				passwd, layer := "root:x:0:0:root:/root:/bin/bash\n", "version: 1\nusers:\n"
+				for i := range users {
+					passwd += fmt.Sprintf("user%d:x:%d:1000::/home/u:/bin/bash\n", i, 1000+i)
+					layer += fmt.Sprintf("  - {name: user%d, recipients: [%s]}\n", i, testRecipient)
+				}
+				for f, s := range map[string]string{
+					target.Passwd: passwd, target.HostnameFile: "web-1\n", target.MachineID: "0123456789abcdef0123456789abcdef\n",
+					target.ImagePolicy: "version: 1\nissuer: I\n", target.InstancePolicy: layer,
+				} {
+					targettest.Put(b, t, f, s, 0o600)
+				}
+				b.StartTimer()
+				st, err := Run(context.Background(), t, Options{Agent: "test"})
+				if err != nil || len(st.Users) != users {
+					b.Fatal(err, st)
+				}
+			}
+		})
+	}
+}

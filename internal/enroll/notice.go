@@ -1,0 +1,65 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// notice sets the status's notice where something must be said to people who
+// cannot read the journal: nobody can log in over SSH, or a layer was refused.
+// It goes to the console and, before login, to whoever reaches port 22: so it
+// names no user and no recipient.
+func (r *run) notice(st *Status) {
+	if slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Enrolled }) {
+		return
+	}
+	reason := "no account of this server has a recipient for its enrollment card"
+	switch {
+	case !r.here.known && r.here.primary == absent:
+		reason = "the identity of this server is unknown in this boot (its cloud-init datasource did not answer)"
+	case st.Error != "":
+		reason = "the enrollment failed in this boot"
+	case len(st.RefusedLayers) > 0:
+		reason = "the policy in this server's user-data or vendor-data was refused"
+	case len(st.Users) == 0:
+		reason = "there is no account to enroll on this server"
+	}
+	st.Notice = "totp-agent: nobody can log in to this server over SSH yet: " + reason + ".\n" +
+		"What to do: as root on the console, run \"totp-agent status\"; see also \"How to get back in\" in the manual.\n"
+}
+
+// writeNotice puts the notice where sshd's drop-in and people find it, and
+// removes it when there is none.
+func (r *run) writeNotice(text string) error {
+	if text == "" {
+		return errors.Join(remove(r.t, target.NoticeConf), remove(r.t, target.Notice))
+	}
+	if err := r.t.WriteFile(target.Notice, []byte(text), 0o644); err != nil {
+		return err
+	}
+	if err := r.t.WriteFile(target.NoticeConf, []byte("Banner "+target.Notice+"\n"), 0o644); err != nil {
+		return err
+	}
+	fmt.Fprint(r.Log, text)
+	if r.Console != nil {
+		// A console that cannot be written is no reason to fail: the banner
+		// and the status say the same.
+		_, _ = fmt.Fprint(r.Console, "\r\n"+strings.ReplaceAll(text, "\n", "\r\n"))
+	}
+	return nil
+}
+
+func remove(t *target.Target, name string) error {
+	if err := t.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+// A person is somebody who is to be enrolled, with those who may read the
+// card, or the reason why that cannot be.
+type person struct {
+	name    string
+	readers []seal.Recipient // own first, then escrow
+	escrow  []seal.Recipient
+	err     error
+}
+
+// errRecipients marks recipients that cannot be used together.
+var errRecipients = errors.New("recipients")
+
+// people returns who is to be enrolled, in the order of /etc/passwd, then
+// those whom the policy names and who have no account.
+func (r *run) people() ([]person, error) {
+	accounts, err := r.t.Users()
+	if err != nil {
+		return nil, err
+	}
+	var people []person
+	named := map[string]bool{}
+	for _, a := range accounts {
+		keys, err := r.t.LoginKeys(a)
+		if err != nil {
+			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
+		}
+		if !eligible(r.policy, a, keys) {
+			continue
+		}
+		named[a.Name] = true
+		people = append(people, newPerson(r.policy, a.Name, keys, nil))
+	}
+	for _, u := range r.policy.Users {
+		if !named[u.Name] {
+			people = append(people, person{name: u.Name, err: ErrNoAccount})
+		}
+	}
+	return people, nil
+}
+
+// eligible is the rule of the policy's enroll key (auto or listed).
+func eligible(e *policy.Effective, a target.User, keys []target.LoginKey) bool {
+	if policy.ValidUserName(a.Name) != nil {
+		return false
+	}
+	if e.Listed(a.Name) {
+		return true
+	}
+	if e.Enroll == "listed" || !loginShell(a.Shell) {
+		return false
+	}
+	if a.UID == 0 {
+		// Root logs in where somebody gave it login keys; the line that
+		// cloud-init writes to send people elsewhere is none.
+		return slices.ContainsFunc(keys, func(k target.LoginKey) bool { return !k.Forced })
+	}
+	return a.UID >= 1000 && a.UID != nobodyUID
+}
+
+const nobodyUID = 65534
+
+func loginShell(shell string) bool {
+	switch path.Base(shell) {
+	case "nologin", "false", "sync", "shutdown", "halt", ".", "/":
+		return false
+	}
+	return true
+}
+
+// newPerson finds the recipients of a user: those given, else those that the
+// policy names, or, where it names none and allows it, the user's own login
+// keys.
+func newPerson(e *policy.Effective, name string, keys []target.LoginKey, given []seal.Recipient) person {
+	own, escrow := e.RecipientsOf(name)
+	if len(given) > 0 {
+		own = given
+	}
+	p := person{name: name, escrow: escrow}
+	for _, o := range own {
+		if o.IsSSH() && slices.ContainsFunc(keys, func(k target.LoginKey) bool { return sameKey(o, k) }) {
+			p.err = fmt.Errorf("%s: %w", o.Short(), ErrLoginKey)
+			return p
+		}
+	}
+	if len(own) == 0 && e.AllowsAuthorizedKeys() {
+		for _, k := range keys {
+			if k.Forced {
+				continue
+			}
+			if rec, err := seal.ParseRecipient(k.Type + " " + k.Blob); err == nil {
+				own = append(own, rec)
+			}
+		}
+	}
+	if len(own) == 0 {
+		p.err = ErrNoRecipient
+		return p
+	}
+	p.readers = append(slices.Clone(own), escrow...)
+	if err := seal.CheckClasses(p.readers); err != nil {
+		p.err = fmt.Errorf("%w: %w", errRecipients, err)
+	}
+	return p
+}
+
+// sameKey reports whether a recipient is that login key.
+func sameKey(r seal.Recipient, k target.LoginKey) bool {
+	return strings.HasPrefix(r.String()+" ", k.Type+" "+k.Blob+" ")
+}

@@ -1,0 +1,191 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// A process that is stopped between two steps, as by a power cut, runs this
+// test binary again with these variables.
+const (
+	stopAt   = "TEST_STOP_AT"
+	stopRoot = "TEST_STOP_ROOT"
+	stopUser = "TEST_STOP_RESET" // reset this user; empty: enroll
+	stopped  = 79
+)
+
+func TestMain(m *testing.M) {
+	if step := os.Getenv(stopAt); step != "" {
+		os.Exit(stopThere(step))
+	}
+	os.Exit(m.Run())
+}
+
+func stopThere(step string) int {
+	isLive = func(*target.Target) bool { return true }
+	atStep = func(s string) {
+		if s == step {
+			os.Exit(stopped)
+		}
+	}
+	t, err := target.Open(os.Getenv(stopRoot))
+	if err == nil {
+		if user := os.Getenv(stopUser); user != "" {
+			_, err = Reset(context.Background(), t, user, nil, Options{Agent: "test"})
+		} else {
+			_, err = Run(context.Background(), t, Options{Agent: "test"})
+		}
+	}
+	fmt.Fprintln(os.Stderr, "not stopped at", step, err)
+	return 1
+}
+
+// stop runs the agent in a process of its own and stops it at a step.
+func (m *machine) stop(step, reset string) {
+	m.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), stopAt+"="+step, stopRoot+"="+m.t.Root(), stopUser+"="+reset)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != stopped {
+		m.Fatalf("stopping at %q: %v\n%s", step, err, out)
+	}
+}
+
+var steps = []string{"forgotten", "staged", "committed", "promoted"}
+
+// Stopped anywhere in the first boot, the next one ends in one whole
+// enrollment.
+func TestStoppedWhileEnrolling(t *testing.T) {
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			m.stop(step, "")
+			committed := m.t.Exists(stateFile("alice"))
+			var before string
+			if committed {
+				s, err := readState(m.t, "alice")
+				if err != nil {
+					t.Fatal(err)
+				}
+				before = s.Secret
+			}
+			m.mustRun()
+			now, c := m.enrolled("alice")
+			if committed && now.Secret != before {
+				t.Error("a committed enrollment was not finished but made anew")
+			}
+			if want := step == "committed" || step == "promoted"; committed != want {
+				t.Errorf("committed %v, want %v", committed, want)
+			}
+			if c.Generation != 1 {
+				t.Errorf("generation %d, want 1", c.Generation)
+			}
+		})
+	}
+}
+
+// Stopped anywhere in a clone's first boot, the original's secret is dead
+// and stays dead.
+func TestStoppedInAClone(t *testing.T) {
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.instance("i-2")
+			m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
+			m.stop(step, "")
+			if found := m.search(old.Secret); len(found) > 0 {
+				t.Errorf("the original's secret is still in %q", found)
+			}
+			m.mustRun()
+			if now, _ := m.enrolled("alice"); now.Secret == old.Secret {
+				t.Error("the original's secret is live")
+			}
+		})
+	}
+}
+
+func TestStoppedInAReset(t *testing.T) {
+	for _, step := range steps[1:] {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.stop(step, "alice")
+			m.mustRun()
+			now, c := m.enrolled("alice")
+			if step == "staged" && (now.Secret != old.Secret || c.Generation != 1) {
+				t.Error("a reset that was not committed has changed the enrollment")
+			}
+			if step != "staged" && (now.Secret == old.Secret || c.Generation != 2 || c.Supersedes != old.Mark.ID) {
+				t.Errorf("generation %d supersedes %q, want 2 and %q", c.Generation, c.Supersedes, old.Mark.ID)
+			}
+		})
+	}
+}
+
+// The rows of the recovery, each by the state it starts from.
+func TestRecovery(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(m *machine, box *deliver.Outbox, id string) error
+		anew   bool
+	}{
+		"state file's ID is staged: made ready": {func(m *machine, box *deliver.Outbox, id string) error {
+			return m.t.Rename(target.Ready+"/"+id, target.Staged+"/"+id)
+		}, false},
+		"staged without its state file: discarded": {func(m *machine, box *deliver.Outbox, id string) error {
+			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "alice", Generation: 2}, []byte("sealed"))
+		}, false},
+		"staged for somebody who is not enrolled: discarded": {func(m *machine, box *deliver.Outbox, id string) error {
+			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "bob", Generation: 1}, []byte("sealed"))
+		}, false},
+		"neither staged, ready nor received: anew": {func(m *machine, box *deliver.Outbox, id string) error {
+			return box.Withdraw(id)
+		}, true},
+		"state file removed: anew": {func(m *machine, box *deliver.Outbox, id string) error {
+			return m.t.Remove(stateFile("alice"))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			if err := tt.change(m, deliver.OpenOutbox(m.t), old.Mark.ID); err != nil {
+				t.Fatal(err)
+			}
+			m.mustRun()
+			if now, _ := m.enrolled("alice"); (now.Secret != old.Secret) != tt.anew {
+				t.Errorf("anew %v, want %v", now.Secret != old.Secret, tt.anew)
+			}
+		})
+	}
+}
+
+// An envelope that was received may be gone from the outbox.
+func TestReceived(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	m.put(target.Receipts+"/"+old.Mark.ID+".json",
+		`{"id":"`+old.Mark.ID+`","user":"alice","channels":{"virtio":{"state":"delivered","tries":1,"last":"2026-01-02T03:04:05Z"}}}`)
+	if err := deliver.OpenOutbox(m.t).Withdraw(old.Mark.ID); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	now, err := readState(m.t, "alice")
+	if err != nil || now.Secret != old.Secret {
+		t.Errorf("%v: a received enrollment was made anew", err)
+	}
+}

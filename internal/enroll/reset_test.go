@@ -1,0 +1,196 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+func (m *machine) reset(user string, recipients ...string) (*ResetResult, error) {
+	return Reset(context.Background(), m.t, user, recipients, m.options())
+}
+
+func TestReset(t *testing.T) {
+	for _, where := range []string{"live", "mounted"} {
+		t.Run(where, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			if where == "mounted" {
+				isLive = (*target.Target).Live
+				for _, f := range []string{target.CloudRunInstanceID, target.DMIProductUUID} {
+					if err := os.Remove(filepath.Join(m.t.Root(), f)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			res, err := m.reset("alice")
+			if err != nil {
+				t.Fatal(err)
+			}
+			now, c := m.enrolled("alice")
+			if now.Secret == old.Secret || c.Generation != 2 || c.Supersedes != old.Mark.ID || res.ID != c.ID || now.Mark.Identity != old.Mark.Identity {
+				t.Errorf("generation %d supersedes %q, state %+v", c.Generation, c.Supersedes, now.Mark)
+			}
+			if found := m.search(old.Secret); len(found) > 0 {
+				t.Errorf("the old secret is still in %q", found)
+			}
+			if where == "mounted" {
+				m.put(target.CloudRunInstanceID, "i-1\n")
+				m.put(target.DMIProductUUID, "3f2504e0-4f89-11d3-9a0c-0305e82c3301\n")
+			}
+			m.mustRun()
+			if after, _ := m.enrolled("alice"); after.Secret != now.Secret {
+				t.Error("the next boot did not keep the reset")
+			}
+		})
+	}
+}
+
+func TestResetToAnotherRecipient(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := m.reset("alice", id.Recipient().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := seal.Open(res.Sealed, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := card.Parse(text); err != nil {
+		t.Fatal(err)
+	}
+	old, _ := age.ParseX25519Identity(testIdentity)
+	if _, err := seal.Open(res.Sealed, old); !errors.Is(err, seal.ErrWrongIdentity) {
+		t.Errorf("the policy's recipient: %v, want %v", err, seal.ErrWrongIdentity)
+	}
+}
+
+// Somebody who was never enrolled, for want of a recipient.
+func TestResetFromNothing(t *testing.T) {
+	m := newMachine(t)
+	m.layer("version: 1\n")
+	m.mustRun()
+	if !m.t.Exists(target.Notice) {
+		t.Fatal("no notice")
+	}
+	if _, err := m.reset("alice", testRecipient); err != nil {
+		t.Fatal(err)
+	}
+	m.enrolled("alice")
+	if m.t.Exists(target.Notice) {
+		t.Error("the notice is still there")
+	}
+	st, err := ReadStatus(m.t)
+	if err != nil || !user(st, "alice").Enrolled || st.Notice != "" {
+		t.Errorf("status %+v, %v", st, err)
+	}
+}
+
+func TestResetRefused(t *testing.T) {
+	_, pq, err := seal.GenerateHybrid()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+	for name, tt := range map[string]struct {
+		user       string
+		recipients []string
+		want       error
+	}{
+		"path as user":        {"../alice", nil, policy.ErrUserName},
+		"no account":          {"carol", []string{testRecipient}, ErrNoAccount},
+		"no recipient":        {"bob", nil, ErrNoRecipient},
+		"private key":         {"alice", []string{testIdentity}, seal.ErrIdentityAsRecipient},
+		"no recipient's form": {"alice", []string{"alice@example.com"}, seal.ErrUnknownRecipient},
+		"login key":           {"alice", []string{key}, ErrLoginKey},
+		"mixed classes":       {"alice", []string{testRecipient, pq}, seal.ErrMixedClasses},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.put("/home/alice/.ssh/authorized_keys", key+"\n")
+			chownHome(t, m, "/home/alice/.ssh/authorized_keys")
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			if _, err := m.reset(tt.user, tt.recipients...); !errors.Is(err, tt.want) {
+				t.Errorf("error %v, want %v", err, tt.want)
+			}
+			if now, _ := m.enrolled("alice"); now.Secret != old.Secret {
+				t.Error("the refused reset changed the secret")
+			}
+		})
+	}
+}
+
+// A login that was past its comparison when the new file came renames the old
+// one back. The reset waits for it and wins.
+func TestResetAgainstALogin(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	text := m.read(stateFile("alice"))
+	m.put(stateFile("alice")+"~aB3dEf", text)
+	done := make(chan error)
+	go func() {
+		for {
+			if s, err := readState(m.t, "alice"); err == nil && s.Mark.ID != old.Mark.ID {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		dir := filepath.Join(m.t.Root(), target.PAMStateDir)
+		done <- os.Rename(filepath.Join(dir, "alice~aB3dEf"), filepath.Join(dir, "alice"))
+	}()
+	if _, err := m.reset("alice"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	now, c := m.enrolled("alice")
+	if now.Secret == old.Secret || c.Generation != 2 {
+		t.Error("the old secret is live")
+	}
+}
+
+func TestResetOnAnotherMachine(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	m.instance("i-2")
+	if _, err := m.reset("alice", testRecipient); !errors.Is(err, errMoved) {
+		t.Errorf("error %v, want %v", err, errMoved)
+	}
+}
+
+func TestResetWithAReadyEnvelope(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	for range 3 {
+		if _, err := m.reset("alice"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready, err := deliver.OpenOutbox(m.t).Ready()
+	if err != nil || len(ready) != 1 || ready[0].Generation != 4 {
+		t.Errorf("ready: %+v, %v; want generation 4 alone", ready, err)
+	}
+}

@@ -1,0 +1,155 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package enroll
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// Status is what the agent knows of a machine, without secrets: what the last
+// run found, and what delivery has done since.
+type Status struct {
+	Version       int            `json:"version"`
+	Agent         string         `json:"agent"`
+	Time          time.Time      `json:"time"` // of the last run
+	InstanceID    string         `json:"instance_id,omitempty"`
+	Identity      string         `json:"identity"` // where the identity comes from, or why it is unknown
+	Users         []UserStatus   `json:"users"`
+	RefusedLayers []RefusedLayer `json:"refused_layers,omitempty"`
+	Notice        string         `json:"notice,omitempty"` // what console and SSH banner say
+	Error         string         `json:"error,omitempty"`
+}
+
+// UserStatus is one user's part.
+type UserStatus struct {
+	Name       string              `json:"name"`
+	Enrolled   bool                `json:"enrolled"`
+	ID         string              `json:"id,omitempty"`
+	Generation int                 `json:"generation,omitempty"`
+	Used       bool                `json:"used"` // a code has been accepted
+	Why        string              `json:"why,omitempty"`
+	Delivery   map[string]Delivery `json:"delivery,omitempty"` // by channel
+
+	fresh bool
+}
+
+// Delivery is how far one channel is with a user's envelope.
+type Delivery struct {
+	State string    `json:"state"` // delivered, offered, failed, waiting
+	Tries int       `json:"tries"`
+	Last  time.Time `json:"last,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
+	Error string    `json:"error,omitempty"`
+}
+
+// RefusedLayer is a policy layer that asked for what it may not have.
+type RefusedLayer struct {
+	Layer string `json:"layer"`
+	Error string `json:"error"`
+}
+
+// ErrNoRun is returned by Read when the agent has not run in this boot.
+var ErrNoRun = errors.New("the agent has not run in this boot; see: systemctl status totp-agent")
+
+// ReadStatus returns the status of a machine: the last run's, brought up to
+// date from the PAM state files and the receipts.
+func ReadStatus(t *target.Target) (*Status, error) {
+	b, err := t.ReadFile(target.Status)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoRun
+	}
+	if err != nil {
+		return nil, err
+	}
+	st := new(Status)
+	if err := json.Unmarshal(b, st); err != nil {
+		return nil, errors.New(target.Status + ": damaged; run totp-agent enroll")
+	}
+	return st, st.refresh(t)
+}
+
+// refresh brings the status up to date with what logins, resets and delivery
+// have done since the run.
+func (st *Status) refresh(t *target.Target) error {
+	listed := map[string]bool{}
+	for _, u := range st.Users {
+		listed[u.Name] = true
+	}
+	entries, err := readDir(t, target.PAMStateDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !listed[e.Name()] && !strings.Contains(e.Name(), "~") {
+			st.Users = append(st.Users, UserStatus{Name: e.Name()})
+		}
+	}
+	box := deliver.OpenOutbox(t)
+	for i := range st.Users {
+		u := &st.Users[i]
+		if err := u.refresh(t, box); err != nil {
+			return err
+		}
+		if u.Enrolled {
+			st.Notice = ""
+		}
+	}
+	return nil
+}
+
+func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
+	s, err := readState(t, u.Name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if u.Enrolled {
+			u.Enrolled, u.Why = false, stateFile(u.Name)+" is gone; run totp-agent enroll, or totp-agent reset "+u.Name
+		}
+		return nil
+	case err != nil:
+		u.Enrolled, u.Why = false, err.Error()
+		return nil
+	}
+	if !u.Enrolled {
+		u.Enrolled, u.Why = true, ""
+	}
+	u.ID, u.Generation, u.Used = s.Mark.ID, s.Mark.Generation, s.Used
+	if u.ID == "" {
+		u.Why = "enrolled by hand, not by the agent"
+		return nil
+	}
+	rec, err := box.Receipts(u.ID)
+	if err != nil {
+		return err
+	}
+	for name, a := range rec.Channels {
+		if u.Delivery == nil {
+			u.Delivery = map[string]Delivery{}
+		}
+		u.Delivery[name] = Delivery{State: a.State, Tries: a.Tries, Last: a.Last, Next: a.Next, Error: a.Error}
+	}
+	return nil
+}
+
+// publish writes the status and the notice of a run.
+func (r *run) publish(st *Status) error {
+	r.notice(st)
+	b, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := r.t.Mkdir(target.RunDir, 0o755); err != nil {
+		return err
+	}
+	if err := r.t.WriteFile(target.Status, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return r.writeNotice(st.Notice)
+}
