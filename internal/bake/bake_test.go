@@ -1,0 +1,351 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
+)
+
+func TestRun(t *testing.T) {
+	m := newMachine(t)
+	var log strings.Builder
+	o := m.options()
+	o.Log = &log
+	report, err := Run(t.Context(), m.Target, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The PAM file is the distribution's but for one line.
+	before, after := stock(t, "pam.d-sshd"), m.read(target.PAMService)
+	const line = "auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj"
+	if want := strings.Replace(before, "@include common-auth", line, 1); after != want {
+		t.Errorf("the PAM file is\n%s", after)
+	}
+
+	for name, mode := range map[string]os.FileMode{
+		target.AgentPath:     0o755,
+		target.ImagePolicy:   0o600,
+		target.SSHDDropIn:    0o600,
+		target.PAMService:    0o644,
+		target.StateDir:      0o700 | os.ModeDir,
+		target.PAMStateDir:   0o700 | os.ModeDir,
+		target.Report:        0o600,
+		sshUnitDropIn:        0o644,
+		target.SSHDDropInDir: 0o755 | os.ModeDir,
+	} {
+		if fi, err := m.Lstat(name); err != nil || fi.Mode() != mode {
+			t.Errorf("%s: %v, %v; want %v", name, fi, err, mode)
+		}
+	}
+	if got := m.read(target.ImagePolicy); got != string(o.PolicyText) {
+		t.Errorf("the policy is %q", got)
+	}
+	if got := m.read(target.AgentPath); got != elfAMD64 {
+		t.Errorf("the agent is %q", got)
+	}
+	for _, l := range []link{
+		{"/etc/systemd/system/ssh.service.wants/totp-agent.service", "/etc/systemd/system/totp-agent.service"},
+		{"/etc/systemd/system/timers.target.wants/totp-deliver.timer", "/etc/systemd/system/totp-deliver.timer"},
+		{"/etc/systemd/system/multi-user.target.wants/ssh.service", "/lib/systemd/system/ssh.service"},
+		{"/etc/systemd/system/ssh.socket", "/dev/null"},
+	} {
+		if dest, err := m.Readlink(l.path); err != nil || dest != l.dest {
+			t.Errorf("%s leads to %q, %v", l.path, dest, err)
+		}
+	}
+
+	// Neither apt nor systemctl was needed; sshd was asked about everybody.
+	calls := strings.Join(m.Calls(), "\n")
+	for _, no := range []string{"apt-get", "systemctl", "ssh-keygen", "restart", "reload"} {
+		if strings.Contains(calls, no) {
+			t.Errorf("%s was run:\n%s", no, calls)
+		}
+	}
+	for _, user := range []string{"root", "alice", nobody} {
+		if !strings.Contains(calls, target.SSHD+" -T -C user="+user+",") {
+			t.Errorf("sshd was not asked about %s", user)
+		}
+	}
+	if strings.Contains(calls, "daemon") {
+		t.Error("sshd was asked about an account without a shell")
+	}
+
+	// The report is what is on the disk.
+	var onDisk Report
+	m.must(json.Unmarshal([]byte(m.read(target.Report)), &onDisk))
+	if report.OpenSSH != "9.2" || onDisk.OpenSSH != "9.2" || onDisk.System.Arch != "amd64" || onDisk.Packages["openssh-server"] == "" ||
+		onDisk.SSHD["alice"]["authenticationmethods"] != "publickey,keyboard-interactive" || !strings.Contains(onDisk.Policy, "Example Hosting") {
+		t.Errorf("report: %s", m.read(target.Report))
+	}
+	for _, f := range onDisk.Files {
+		if sum, err := hashFile(m.Target, f.Path); err != nil || sum != f.SHA256 {
+			t.Errorf("report: %s: %s, %v", f.Path, f.SHA256, err)
+		}
+	}
+
+	for _, step := range []string{"system", "packages", "sshd version", "directories", "agent", "policy", "pam", "sshd", "units", "verify", "report"} {
+		if !strings.Contains(log.String(), "bake: "+step+": ") {
+			t.Errorf("the log lacks %q:\n%s", step, log.String())
+		}
+	}
+}
+
+func TestRunTwiceChangesNothing(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	m.put(target.PAMStateDir+"/alice", "SECRET", 0o400)
+	before := snapshot(t, m.Root(), true)
+	m.bake()
+	if d := before.diff(snapshot(t, m.Root(), true)); d != nil {
+		t.Errorf("changed:\n%s", strings.Join(d, "\n"))
+	}
+}
+
+// Another policy changes the policy and the report, and nothing else.
+func TestRunWithAnotherPolicy(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	before := snapshot(t, m.Root(), false)
+	o := m.options()
+	o.Policy = &policy.Policy{Version: 1, Issuer: "Other"}
+	o.PolicyText = nil
+	if _, err := Run(t.Context(), m.Target, o); err != nil {
+		t.Fatal(err)
+	}
+	var changed []string
+	for _, d := range before.diff(snapshot(t, m.Root(), false)) {
+		name, _, _ := strings.Cut(d, ":")
+		changed = append(changed, name)
+	}
+	if want := []string{target.ImagePolicy, target.Report}; !slices.Equal(changed, want) {
+		t.Errorf("changed: %v, want %v", changed, want)
+	}
+	if got := m.read(target.ImagePolicy); !strings.Contains(got, "issuer: Other") {
+		t.Errorf("the policy is %q", got)
+	}
+}
+
+// A bake that fails, wherever it does, leaves every file as it was.
+func TestRunRestores(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		damage func(*machine)
+		err    error
+	}{
+		{"sshd refuses", func(m *machine) {
+			m.fail[target.SSHD+" -t"] = targettest.Answer{Stderr: "Bad configuration option: x", Err: errCommand}
+		}, ErrSSHDRefuses},
+		{"sshd cannot be asked", func(m *machine) {
+			m.fail[target.SSHD+" -T"] = targettest.Answer{Err: errCommand}
+		}, ErrSSHDRefuses},
+		{"a Match block wins", func(m *machine) { m.effective["AuthenticationMethods"] = "any" }, ErrEffective},
+		{"no PAM", func(m *machine) { m.effective["UsePAM"] = "no" }, ErrEffective},
+		{"a directory where the report is to be", func(m *machine) { m.put(target.Report+"/x", "", 0o600) }, target.ErrNotRegular},
+		{"a file where a link is to be", func(m *machine) { m.put("/etc/systemd/system/ssh.socket", "[Socket]\n", 0o644) }, ErrUnit},
+		{"a linked state directory", func(m *machine) {
+			m.must(m.Mkdir("/srv", 0o755))
+			m.must(m.Mkdir("/var/lib", 0o755))
+			m.must(m.Symlink("/srv", target.PAMStateDir))
+		}, target.ErrNotOurs},
+		{"an agent that is a link", func(m *machine) {
+			m.must(m.Mkdir("/usr/local/sbin", 0o755))
+			m.must(m.Symlink("/bin/sh", target.AgentPath))
+		}, target.ErrNotRegular},
+	} {
+		for _, old := range []bool{false, true} {
+			m := newMachine(t)
+			if old { // an older bake's files are there
+				m.put(target.AgentPath, elfAMD64+" of old", 0o700)
+				m.put(target.SSHDDropIn, "# old\n", 0o640)
+				m.put(target.ImagePolicy, "version: 1\n", 0o600)
+				m.put(sshUnitDropIn, "# old\n", 0o600)
+				m.must(os.Chmod(filepath.Join(m.Root(), target.SSHDDropInDir), 0o700))
+				if test.name != "a file where a link is to be" {
+					m.must(m.Symlink("/lib/systemd/system/ssh.socket", "/etc/systemd/system/ssh.socket"))
+				}
+				if test.name == "an agent that is a link" {
+					m.must(m.Remove(target.AgentPath))
+					m.must(m.Remove("/usr/local/sbin"))
+				}
+			}
+			test.damage(m)
+			before := snapshot(t, m.Root(), false)
+			if _, err := Run(t.Context(), m.Target, m.options()); !errors.Is(err, test.err) {
+				t.Errorf("%s: %v, want %v", test.name, err, test.err)
+			}
+			if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+				t.Errorf("%s: not restored:\n%s", test.name, strings.Join(d, "\n"))
+			}
+		}
+	}
+}
+
+func TestRunInterrupted(t *testing.T) {
+	m := newMachine(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	handle := m.Handle
+	m.Handle = func(argv []string) targettest.Answer {
+		if argv[0] == target.SSHD && argv[1] == "-t" {
+			cancel()
+		}
+		return handle(argv)
+	}
+	before := snapshot(t, m.Root(), false)
+	if _, err := Run(ctx, m.Target, m.options()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+		t.Errorf("not restored:\n%s", strings.Join(d, "\n"))
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		damage func(*machine)
+		err    error
+		where  string // what the error names
+	}{
+		{"another distribution", func(m *machine) { m.put(target.OSRelease, "ID=ubuntu\nVERSION_ID=\"22.04\"\n", 0o644) }, ErrSystem, "22.04"},
+		{"another release", func(m *machine) { m.edit(target.OSRelease, "\"12\"", "\"10\"") }, ErrSystem, "Debian 12"},
+		{"no os-release", func(m *machine) { m.must(m.Remove(target.OSRelease)) }, ErrSystem, target.OSRelease},
+		{"a 32-bit system", func(m *machine) { m.put(target.Shell, "\x7fELF\x01\x01", 0o755) }, ErrSystem, target.Shell},
+		{"another architecture", func(m *machine) { m.put(target.Shell, elfARM64, 0o755) }, ErrAgent, "arm64"},
+		{"two factors already", func(m *machine) {
+			m.edit(target.PAMService, "@include common-auth", "@include common-auth\nauth required pam_google_authenticator.so nullok")
+		}, ErrPAM, target.PAMService + ":5"},
+		{"another way in", func(m *machine) {
+			m.edit(target.PAMService, "@include common-auth", "auth sufficient pam_u2f.so\n@include common-auth")
+		}, ErrPAM, target.PAMService + ":4"},
+		{"no password line", func(m *machine) { m.edit(target.PAMService, "@include common-auth", "") }, ErrPAM, target.PAMService},
+		{"an include that authenticates", func(m *machine) {
+			m.put("/etc/pam.d/common-account", "# local\nauth sufficient pam_permit.so\n", 0o644)
+		}, ErrPAM, "/etc/pam.d/common-account:2"},
+		{"no Include", func(m *machine) { m.edit(target.SSHDConfig, "Include ", "#Include ") }, ErrSSHDConfig, target.SSHDConfig},
+		{"a Match block first", func(m *machine) {
+			m.edit(target.SSHDConfig, "Include ", "Match User bob\n  X11Forwarding no\nInclude ")
+		}, ErrSSHDConfig, "Match User bob"},
+		{"a keyword first", func(m *machine) {
+			m.edit(target.SSHDConfig, "Include ", "PasswordAuthentication yes\nInclude ")
+		}, ErrSSHDConfig, "PasswordAuthentication yes"},
+		{"a drop-in first", func(m *machine) { m.put("/etc/ssh/sshd_config.d/00-00-a.conf", "", 0o644) }, ErrSSHDConfig, "00-00-a.conf"},
+		{"sshd started otherwise", func(m *machine) { m.edit(unit, "sshd -D $SSHD_OPTS", "sshd -D -f /etc/my_sshd_config") }, ErrUnit, unit},
+		{"a drop-in that starts sshd", func(m *machine) {
+			m.put("/etc/systemd/system/ssh.service.d/zz.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o UsePAM=no\n", 0o644)
+		}, ErrUnit, "zz.conf"},
+		{"sshd masked", func(m *machine) {
+			m.must(m.Mkdir("/etc/systemd/system", 0o755))
+			m.must(m.Symlink("/dev/null", "/etc/systemd/system/ssh.service"))
+		}, ErrUnit, "ssh.service"},
+		{"no systemd unit", func(m *machine) { m.must(m.Remove(unit)) }, ErrUnit, "ssh.service"},
+		{"a sshd of another kind", func(m *machine) { m.fail[target.SSHD+" -V"] = targettest.Answer{Stderr: "Dropbear"} }, target.ErrNoOpenSSH, ""},
+	} {
+		m := newMachine(t)
+		test.damage(m)
+		before := snapshot(t, m.Root(), false)
+		_, err := Run(t.Context(), m.Target, m.options())
+		if !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.where) {
+			t.Errorf("%s: %v, want %v with %q", test.name, err, test.err, test.where)
+		}
+		if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+			t.Errorf("%s: not restored:\n%s", test.name, strings.Join(d, "\n"))
+		}
+	}
+}
+
+func TestRunOneAtATime(t *testing.T) {
+	m := newMachine(t)
+	m.must(m.Mkdir(target.StateDir, 0o700))
+	unlock, err := m.Lock(target.StateDir)
+	m.must(err)
+	defer unlock()
+	if _, err := Run(t.Context(), m.Target, m.options()); !errors.Is(err, target.ErrLocked) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPackages(t *testing.T) {
+	t.Run("missing, installed", func(t *testing.T) {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		m.apt = func(argv []string) {
+			if slices.Contains(argv, "install") {
+				m.put(module, elfAMD64, 0o644)
+			}
+		}
+		m.bake()
+		var apt []string
+		for _, c := range m.Calls() {
+			if strings.HasPrefix(c, target.AptGet) {
+				apt = append(apt, c)
+			}
+		}
+		if len(apt) != 2 || !strings.HasSuffix(apt[0], " update") || !strings.HasSuffix(apt[1], " libpam-google-authenticator") ||
+			!strings.Contains(apt[1], "--no-install-recommends") || !strings.Contains(apt[1], "DPkg::Lock::Timeout=") {
+			t.Errorf("ran %q", apt)
+		}
+	})
+	t.Run("missing, not to be installed", func(t *testing.T) {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		o := m.options()
+		o.Policy.Packages = policy.PackagesPresent
+		if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrPackage) {
+			t.Errorf("got %v", err)
+		}
+		if calls := strings.Join(m.Calls(), "\n"); strings.Contains(calls, "apt") {
+			t.Errorf("ran %s", calls)
+		}
+	})
+	t.Run("installed, but not there", func(t *testing.T) {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		if _, err := Run(t.Context(), m.Target, m.options()); !errors.Is(err, ErrPackage) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("apt fails", func(t *testing.T) {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		m.fail[target.AptGet] = targettest.Answer{Stderr: "E: Unable to locate package libpam-google-authenticator", Err: errCommand}
+		_, err := Run(t.Context(), m.Target, m.options())
+		if ce, ok := errors.AsType[*target.CommandError](err); !ok || !strings.Contains(ce.Stderr, "Unable to locate") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("apt is locked for a while", func(t *testing.T) {
+		old := aptPause
+		aptPause = 1
+		defer func() { aptPause = old }()
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		tries := 0
+		handle := m.Handle
+		m.Handle = func(argv []string) targettest.Answer {
+			if argv[0] == target.AptGet && slices.Contains(argv, "update") {
+				if tries++; tries < 3 {
+					return targettest.Answer{Stderr: "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7", Err: errCommand}
+				}
+			}
+			return handle(argv)
+		}
+		m.apt = func([]string) { m.put(module, elfAMD64, 0o644) }
+		m.bake()
+		if tries != 3 {
+			t.Errorf("%d tries", tries)
+		}
+	})
+}

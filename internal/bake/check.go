@@ -1,0 +1,289 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// A Finding is one thing that is not as bake left it.
+type Finding struct {
+	ID       string   `json:"id"`   // what kind, for programs: "pam-line", "file-mode"
+	Path     string   `json:"path"` // the file, with ":LINE" where one line is meant
+	What     string   `json:"what"`
+	Fix      string   `json:"fix"`
+	Severity Severity `json:"severity"`
+}
+
+// Severity says how bad a finding is.
+type Severity string
+
+const (
+	// Critical: somebody may log in without a code, or nobody at all.
+	Critical Severity = "critical"
+	// Degraded: the login holds by another layer, or something is missing that
+	// a login does not need.
+	Degraded Severity = "degraded"
+)
+
+// The remedy that fits most findings.
+const bakeAgain = "bake again"
+
+// Check compares the machine with what bake leaves, and asks sshd what it would
+// do. No findings: everything stands. The error is for a machine that cannot be
+// looked at, such as an unsupported one ([ErrSystem]).
+func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
+	f, err := factsOf(t)
+	if err != nil {
+		return nil, err
+	}
+	c := &checker{t: t, facts: f}
+	c.agent()
+	c.policy()
+	c.pam()
+	c.pamState()
+	c.problems(configProblems(t), Critical)
+	c.problems(f.unitProblems(t), Critical)
+	if !t.IsRegular(target.SSHD) {
+		c.add(Critical, "sshd-missing", target.SSHD, "is missing", "install "+f.sshPackage)
+		return c.findings, ctx.Err()
+	}
+	p, err := f.plan(ctx, t)
+	if err != nil {
+		c.add(Critical, "sshd-version", target.SSHD, err.Error(), "reinstall "+f.sshPackage)
+		return c.findings, ctx.Err()
+	}
+	c.plan(p)
+	if err := c.sshd(ctx); err != nil {
+		return nil, err
+	}
+	return c.findings, ctx.Err()
+}
+
+type checker struct {
+	t        *target.Target
+	facts    *facts
+	findings []Finding
+}
+
+func (c *checker) add(s Severity, id, path, what, fix string) {
+	c.findings = append(c.findings, Finding{ID: id, Path: path, What: what, Fix: fix, Severity: s})
+}
+
+func (c *checker) problems(ps problems, s Severity) {
+	for _, p := range ps {
+		c.add(s, p.id, p.path, p.what, p.fix)
+	}
+}
+
+// entry looks at one file or directory: there, of the right kind, root's, with
+// the right mode. Only where all of that holds does it return true.
+func (c *checker) entry(s Severity, name string, dir bool, mode fs.FileMode, fix string) bool {
+	fi, err := c.t.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.add(s, "file-missing", name, "is missing", fix)
+		return false
+	case err != nil:
+		c.add(s, "file-missing", name, err.Error(), fix)
+		return false
+	case fi.IsDir() != dir || !dir && !fi.Mode().IsRegular():
+		c.add(s, "file-kind", name, "is a "+kind(fi)+", want a "+map[bool]string{true: "directory", false: "regular file"}[dir], fix)
+		return false
+	}
+	ok := true
+	if !owned(fi) {
+		c.add(s, "file-owner", name, "does not belong to root", "run: chown root:root "+name)
+		ok = false
+	}
+	if fi.Mode().Perm() != mode {
+		c.add(s, "file-mode", name, fmt.Sprintf("mode is %04o, want %04o", fi.Mode().Perm(), mode), fmt.Sprintf("run: chmod %04o %s", mode, name))
+		ok = false
+	}
+	return ok
+}
+
+func kind(fi fs.FileInfo) string {
+	switch {
+	case fi.Mode().IsRegular():
+		return "regular file"
+	case fi.IsDir():
+		return "directory"
+	case fi.Mode()&fs.ModeSymlink != 0:
+		return "symbolic link"
+	}
+	return "special file"
+}
+
+func (c *checker) agent() {
+	if !c.entry(Degraded, target.AgentPath, false, agentMode, bakeAgain) {
+		return
+	}
+	f, err := c.t.OpenFile(target.AgentPath, 0, 0)
+	if err != nil {
+		c.add(Degraded, "agent-arch", target.AgentPath, err.Error(), bakeAgain)
+		return
+	}
+	defer f.Close()
+	if arch, err := target.ELFArch(target.AgentPath, f); err != nil || arch != c.facts.arch {
+		c.add(Degraded, "agent-arch", target.AgentPath, "is no program for "+c.facts.arch, bakeAgain)
+	}
+}
+
+func (c *checker) policy() {
+	c.entry(Degraded, target.ImagePolicy, false, 0o600, bakeAgain)
+	b, err := c.t.ReadFile(target.ImagePolicy)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		_, err = policy.Parse(policy.Image, target.ImagePolicy, b)
+	}
+	if err != nil {
+		c.add(Degraded, "policy", target.ImagePolicy, err.Error(), "correct it, or bake again")
+	}
+}
+
+// pam looks at what authenticates a login.
+func (c *checker) pam() {
+	if c.facts.modulePath(c.t) == "" {
+		c.add(Critical, "pam-module", path.Join(target.PAMModuleDirs[c.facts.arch][0], target.PAMModule), "is missing",
+			"install "+c.facts.pamPackage)
+	}
+	const fix = "remove it; the agent's line must be the only one that authenticates"
+	ours, err := pamLine()
+	if err != nil {
+		c.add(Critical, "pam-line", target.PAMService, err.Error(), bakeAgain)
+		return
+	}
+	entries, err := authEntries(c.t.ReadFile, target.PAMService, c.facts.pamPassword)
+	if err != nil {
+		c.add(Critical, "pam-service", target.PAMService, err.Error(), "reinstall "+c.facts.sshPackage+", and bake again")
+		return
+	}
+	found := 0
+	for _, e := range entries {
+		fields := strings.Fields(e.text)
+		switch {
+		case e.file == target.PAMService && e.text == ours:
+			if found++; found > 1 {
+				c.add(Critical, "pam-line", e.where(), "the agent's line is there twice, so a code would be asked for twice", "remove one of them")
+			}
+		case slices.Contains(fields, "nullok"):
+			c.add(Critical, "pam-nullok", e.where(), fmt.Sprintf("%q lets users without a secret in", e.text), fix)
+		case e.module() == "pam_permit.so":
+			c.add(Critical, "pam-permit", e.where(), fmt.Sprintf("%q lets everybody in", e.text), fix)
+		case e.module() == target.PAMModule:
+			c.add(Critical, "pam-line", e.where(), fmt.Sprintf("%q, want %q", e.text, ours), "write it as it was")
+		default:
+			c.add(Critical, "pam-extra", e.where(), fmt.Sprintf("%q authenticates besides the agent's line", e.text), fix)
+		}
+	}
+	if found == 0 {
+		c.add(Critical, "pam-line", target.PAMService, fmt.Sprintf("lacks the line %q", ours), bakeAgain)
+	}
+	// Its mode is the distribution's. What must not be is that others write it.
+	if fi, err := c.t.Stat(target.PAMService); err == nil && (!owned(fi) || fi.Mode().Perm()&0o022 != 0) {
+		c.add(Critical, "file-mode", target.PAMService, "others than root can write it", "run: chown root:root and chmod 0644 on it")
+	}
+}
+
+// pamState looks at the state files: the module refuses those that others
+// could read, and their users with them.
+func (c *checker) pamState() {
+	entries, err := c.t.ReadDir(target.PAMStateDir)
+	if err != nil {
+		return // reported with the directories
+	}
+	for _, e := range entries {
+		if target.ValidUserName(e.Name()) != nil {
+			continue // the module's temporary files
+		}
+		c.entry(Critical, path.Join(target.PAMStateDir, e.Name()), false, 0o400, "run: totp-agent reset "+e.Name())
+	}
+}
+
+// plan compares files, directories and links with those that bake makes.
+func (c *checker) plan(p *plan) {
+	for _, d := range p.dirs {
+		c.entry(Critical, d.path, true, d.mode, bakeAgain)
+	}
+	for _, f := range p.files {
+		s := Degraded
+		if !f.unit {
+			s = Critical
+		}
+		if dest, err := c.t.Readlink(f.path); err == nil && dest == "/dev/null" {
+			c.add(s, "unit-masked", f.path, "is masked", "remove this link, and bake again")
+			continue
+		}
+		c.entry(s, f.path, false, f.mode, bakeAgain)
+		if b, err := c.t.ReadFile(f.path); err == nil && string(b) != string(f.data) {
+			c.add(s, "file-altered", f.path, "is not as the bake wrote it", "put settings of your own into another file, and bake again")
+		}
+	}
+	for _, l := range p.links {
+		if l.stands(c.t) {
+			continue
+		}
+		id, what := "unit-disabled", "is missing, so that "+path.Base(l.path)+" does not start"
+		if l.dest == "/dev/null" {
+			id, what = "socket-unmasked", "is not masked, and would start sshd by another way"
+		}
+		c.add(Degraded, id, l.path, what, bakeAgain)
+	}
+	const sockets = target.SystemdUnitDir + "/sockets.target.wants/" + target.SSHSocket
+	masked := link{target.SystemdUnitDir + "/" + target.SSHSocket, "/dev/null"}
+	if c.t.Exists(sockets) && !masked.stands(c.t) {
+		c.add(Degraded, "socket-enabled", sockets, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+target.SSHSocket)
+	}
+	for _, d := range unitDirs[:2] {
+		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer} {
+			dir := path.Join(d, unit+".d")
+			entries, _ := c.t.ReadDir(dir)
+			for _, e := range entries {
+				if strings.HasSuffix(e.Name(), ".conf") {
+					c.add(Degraded, "unit-altered", path.Join(dir, e.Name()), "changes "+unit, "remove it")
+				}
+			}
+		}
+	}
+}
+
+// sshd asks sshd itself, for each user.
+func (c *checker) sshd(ctx context.Context) (err error) {
+	s, err := openSSHD(ctx, c.t)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.test(ctx); err != nil {
+		c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
+		return nil
+	}
+	users, err := loginUsers(c.t)
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		got, err := s.effective(ctx, user)
+		if err != nil {
+			c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
+			return nil
+		}
+		for _, w := range weaknesses(user, got, c.facts.openSSH) {
+			c.add(Critical, "sshd-effective", target.SSHDConfig, w.String(), "remove the Match block or option that says so, or bake again")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
+)
+
+// ids are the findings in short: "ID PATH", sorted.
+func ids(fs []Finding) []string {
+	var out []string
+	for _, f := range fs {
+		out = append(out, f.ID+" "+f.Path)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestCheck(t *testing.T) {
+	chmod := func(name string, mode os.FileMode) func(*machine) {
+		return func(m *machine) { m.must(os.Chmod(filepath.Join(m.Root(), name), mode)) }
+	}
+	remove := func(name string) func(*machine) { return func(m *machine) { m.must(m.RemoveAll(name)) } }
+	edit := func(name, old, new string) func(*machine) {
+		return func(m *machine) { m.edit(name, old, new) }
+	}
+	pam := func(old, new string) func(*machine) { return edit(target.PAMService, old, new) }
+	const (
+		units    = "/etc/systemd/system/"
+		pamFile  = target.PAMService
+		line     = "auth required pam_google_authenticator.so"
+		agent    = units + "totp-agent.service"
+		wants    = units + "ssh.service.wants/totp-agent.service"
+		timer    = units + "timers.target.wants/totp-deliver.timer"
+		enabled  = units + "multi-user.target.wants/ssh.service"
+		socket   = units + "ssh.socket"
+		state    = target.PAMStateDir
+		tampered = "00-00-a.conf"
+	)
+	for _, test := range []struct {
+		name   string
+		damage func(*machine)
+		want   []string
+	}{
+		{"nothing", func(*machine) {}, nil},
+		{"users are enrolled", func(m *machine) { m.put(state+"/alice", "x", 0o400); m.put(state+"/alice~Xy12Z", "x", 0o600) }, nil},
+
+		{"no agent", remove(target.AgentPath), []string{"file-missing " + target.AgentPath}},
+		{"agent not executable", chmod(target.AgentPath, 0o644), []string{"file-mode " + target.AgentPath}},
+		{"agent of another machine", func(m *machine) { m.put(target.AgentPath, elfARM64, 0o755) }, []string{"agent-arch " + target.AgentPath}},
+		{"no policy", remove(target.ImagePolicy), []string{"file-missing " + target.ImagePolicy}},
+		{"policy that others read", chmod(target.ImagePolicy, 0o644), []string{"file-mode " + target.ImagePolicy}},
+		{"policy cut short", func(m *machine) { m.put(target.ImagePolicy, "version: 1\nusers:\n  - {nam", 0o600) }, []string{"policy " + target.ImagePolicy}},
+
+		{"no module", remove(module), []string{"pam-module " + module}},
+		{"no PAM service", remove(pamFile), []string{"pam-service " + pamFile}},
+		{"the distribution's PAM file again", func(m *machine) { m.put(pamFile, stock(t, "pam.d-sshd"), 0o644) },
+			[]string{"pam-extra " + pamFile + ":4", "pam-line " + pamFile}},
+		{"our line removed", func(m *machine) { m.edit(pamFile, ourLine(t)+"\n", "") }, []string{"pam-line " + pamFile}},
+		{"our line twice", func(m *machine) { m.edit(pamFile, ourLine(t), ourLine(t)+"\n"+ourLine(t)) }, []string{"pam-line " + pamFile + ":5"}},
+		{"nullok", pam("noskewadj", "noskewadj nullok"), []string{"pam-line " + pamFile, "pam-nullok " + pamFile + ":4"}},
+		{"sufficient", pam(line, strings.Replace(line, "required", "sufficient", 1)), []string{"pam-line " + pamFile, "pam-line " + pamFile + ":4"}},
+		{"another state file", pam("${USER}", "all"), []string{"pam-line " + pamFile, "pam-line " + pamFile + ":4"}},
+		{"pam_permit after it", pam("noskewadj", "noskewadj\nauth required pam_permit.so"), []string{"pam-permit " + pamFile + ":5"}},
+		{"another module before it", pam(line, "auth sufficient pam_u2f.so\n"+line), []string{"pam-extra " + pamFile + ":4"}},
+		{"a way in by another file", func(m *machine) { m.put("/etc/pam.d/common-session", "auth sufficient pam_permit.so\n", 0o644) },
+			[]string{"pam-permit /etc/pam.d/common-session:1"}},
+		{"PAM file that others write", chmod(pamFile, 0o666), []string{"file-mode " + pamFile}},
+
+		{"no state directory", remove(state), []string{"file-missing " + state}},
+		{"state directory open", chmod(state, 0o755), []string{"file-mode " + state}},
+		{"state directory a link", func(m *machine) {
+			m.must(m.RemoveAll(state))
+			m.must(m.Mkdir("/srv", 0o700))
+			m.must(m.Symlink("/srv", state))
+		}, []string{"file-kind " + state}},
+		{"state file that others read", func(m *machine) { m.put(state+"/alice", "x", 0o440) }, []string{"file-mode " + state + "/alice"}},
+		{"state file a link", func(m *machine) { m.must(m.Symlink("/etc/passwd", state+"/alice")) }, []string{"file-kind " + state + "/alice"}},
+		{"agent's directory open", chmod(target.StateDir, 0o755), []string{"file-mode " + target.StateDir}},
+
+		{"no sshd", remove(target.SSHD), []string{"sshd-missing " + target.SSHD}},
+		{"no sshd_config", remove(target.SSHDConfig), []string{"sshd-config " + target.SSHDConfig}},
+		{"no Include", edit(target.SSHDConfig, "Include ", "#Include "), []string{"sshd-no-include " + target.SSHDConfig}},
+		{"a Match block first", edit(target.SSHDConfig, "Include ", "Match User *\nInclude "), []string{"sshd-match-before " + target.SSHDConfig + ":12"}},
+		{"a keyword first", edit(target.SSHDConfig, "Include ", "UsePAM no\nInclude "), []string{"sshd-keyword-before " + target.SSHDConfig + ":12"}},
+		{"a drop-in first", func(m *machine) { m.put("/etc/ssh/sshd_config.d/"+tampered, "", 0o600) }, []string{"sshd-dropin-before /etc/ssh/sshd_config.d/" + tampered}},
+		{"no drop-in", remove(target.SSHDDropIn), []string{"file-missing " + target.SSHDDropIn}},
+		{"drop-in altered", edit(target.SSHDDropIn, "AllowTcpForwarding no", "AllowTcpForwarding yes"), []string{"file-altered " + target.SSHDDropIn}},
+		{"drop-in readable", chmod(target.SSHDDropIn, 0o644), []string{"file-mode " + target.SSHDDropIn}},
+		{"sshd refuses", func(m *machine) {
+			m.fail[target.SSHD+" -t"] = targettest.Answer{Stderr: "line 3: Bad", Err: errCommand}
+		},
+			[]string{"sshd-test " + target.SSHDConfig}},
+		{"sshd asks root for no code", func(m *machine) {
+			m.fail[target.SSHD+" -T -C user=root,"] = targettest.Answer{Stdout: strings.Replace(m.settings(), "publickey,keyboard-interactive", "publickey", 1)}
+		}, []string{"sshd-effective " + target.SSHDConfig}},
+		{"sshd without PAM", func(m *machine) { m.effective["UsePAM"] = "no" }, // root, alice and all others
+			[]string{"sshd-effective " + target.SSHDConfig, "sshd-effective " + target.SSHDConfig, "sshd-effective " + target.SSHDConfig}},
+
+		{"unit missing", remove(agent), []string{"file-missing " + agent}},
+		{"unit altered", edit(agent, "TimeoutStartSec=30", "TimeoutStartSec=0"), []string{"file-altered " + agent}},
+		{"unit masked", func(m *machine) { m.must(m.Remove(agent)); m.must(m.Symlink("/dev/null", agent)) }, []string{"unit-masked " + agent}},
+		{"unit changed by a drop-in", func(m *machine) { m.put(agent+".d/x.conf", "[Service]\nExecStart=\n", 0o644) }, []string{"unit-altered " + agent + ".d/x.conf"}},
+		{"unit disabled", remove(wants), []string{"unit-disabled " + wants}},
+		{"timer disabled", remove(timer), []string{"unit-disabled " + timer}},
+		{"sshd disabled", remove(enabled), []string{"unit-disabled " + enabled}},
+		{"preset gone", remove("/etc/systemd/system-preset/00-totp.preset"), []string{"file-missing /etc/systemd/system-preset/00-totp.preset"}},
+		{"sshd masked", func(m *machine) { m.must(m.Symlink("/dev/null", units+"ssh.service")) }, []string{"ssh-masked " + units + "ssh.service"}},
+		{"sshd started otherwise", edit(unit, "-D $SSHD_OPTS", "-D -f /x"), []string{"ssh-unit " + unit}},
+		{"sshd started by a drop-in", func(m *machine) { m.put(units+"ssh.service.d/zz.conf", "[Service]\nExecStart =\n", 0o644) }, []string{"ssh-unit " + units + "ssh.service.d/zz.conf"}},
+		{"socket unmasked", remove(socket), []string{"socket-unmasked " + socket}},
+		{"socket enabled", func(m *machine) {
+			m.must(m.Remove(socket))
+			m.put(units+"sockets.target.wants/x", "", 0o644)
+			m.must(m.Symlink("/lib/systemd/system/ssh.socket", units+"sockets.target.wants/ssh.socket"))
+		}, []string{"socket-enabled " + units + "sockets.target.wants/ssh.socket", "socket-unmasked " + socket}},
+	} {
+		m := newMachine(t)
+		m.bake()
+		test.damage(m)
+		before := snapshot(t, m.Root(), false)
+		findings, err := Check(t.Context(), m.Target)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if got := ids(findings); !slices.Equal(got, test.want) {
+			t.Errorf("%s:\n got %q\nwant %q", test.name, got, test.want)
+		}
+		for _, f := range findings {
+			if f.What == "" || f.Fix == "" || f.Severity != Critical && f.Severity != Degraded {
+				t.Errorf("%s: %+v", test.name, f)
+			}
+		}
+		if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+			t.Errorf("%s: the check changed:\n%s", test.name, strings.Join(d, "\n"))
+		}
+	}
+}
+
+// What check reports, bake puts right, where it is the agent's own.
+func TestBakeRepairs(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	for _, name := range []string{target.AgentPath, target.SSHDDropIn, sshUnitDropIn, "/etc/systemd/system/ssh.socket", "/etc/systemd/system/ssh.service.wants/totp-agent.service"} {
+		m.must(m.Remove(name))
+	}
+	m.put(target.PAMService, stock(t, "pam.d-sshd"), 0o644)
+	m.must(m.Chmod(target.PAMStateDir, 0o755))
+	if findings, err := Check(t.Context(), m.Target); err != nil || len(findings) < 7 {
+		t.Errorf("damaged: %q, %v", ids(findings), err)
+	}
+	m.bake()
+	if findings, err := Check(t.Context(), m.Target); err != nil || len(findings) > 0 {
+		t.Errorf("repaired: %q, %v", ids(findings), err)
+	}
+}
+
+func TestCheckUnsupported(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.OSRelease, "ID=alpine\nVERSION_ID=3.20\n", 0o644)
+	if _, err := Check(t.Context(), m.Target); !errors.Is(err, ErrSystem) {
+		t.Errorf("got %v", err)
+	}
+}

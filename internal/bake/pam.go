@@ -1,0 +1,160 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// A pamEntry is a line of a PAM service file that takes part in
+// authentication, pam.d(5).
+type pamEntry struct {
+	file string
+	line int // the first one, from 1, where backslashes continue it
+	last int
+	text string // continued lines joined, comment removed, one blank between fields
+}
+
+func (e pamEntry) where() string { return fmt.Sprintf("%s:%d", e.file, e.line) }
+
+// module is the name of the module that the entry calls; empty for an include.
+func (e pamEntry) module() string {
+	for _, f := range strings.Fields(e.text) {
+		if strings.HasSuffix(f, ".so") {
+			return path.Base(f)
+		}
+	}
+	return ""
+}
+
+// maxPAMDepth is Linux-PAM's own limit of nested includes.
+const maxPAMDepth = 32
+
+// authEntries reads the lines of a PAM file that authenticate, those of files
+// that it includes among them. The line password is not followed.
+func authEntries(read func(name string) ([]byte, error), name, password string) ([]pamEntry, error) {
+	return authEntriesIn(read, name, password, 0)
+}
+
+func authEntriesIn(read func(name string) ([]byte, error), name, password string, depth int) ([]pamEntry, error) {
+	if depth > maxPAMDepth {
+		return nil, fmt.Errorf("%s: %w: files that include each other", name, ErrPAM)
+	}
+	b, err := read(name)
+	if err != nil {
+		return nil, err
+	}
+	var es []pamEntry
+	for _, l := range pamLines(name, string(b)) {
+		f := strings.Fields(l.text)
+		switch first := strings.ToLower(f[0]); {
+		case l.text == password || first == "auth" || first == "-auth":
+			es = append(es, l)
+		case first == "@include" && len(f) == 2:
+			inner, err := authEntriesIn(read, path.Join(path.Dir(name), f[1]), password, depth+1)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // Linux-PAM fails such a service: closed, not open
+			}
+			if err != nil {
+				return nil, err
+			}
+			es = append(es, inner...)
+		}
+	}
+	return es, nil
+}
+
+// pamLines splits a PAM file into its entries, without blank lines and
+// comments.
+func pamLines(name, text string) []pamEntry {
+	var es []pamEntry
+	var cur *pamEntry
+	n := 0
+	for raw := range strings.Lines(text) {
+		n++
+		line := strings.TrimRight(raw, "\r\n")
+		line, _, _ = strings.Cut(line, "#")
+		body, continued := strings.CutSuffix(strings.TrimRight(line, " \t"), `\`)
+		if cur == nil {
+			es = append(es, pamEntry{file: name, line: n})
+			cur = &es[len(es)-1]
+		}
+		cur.text += " " + body
+		cur.last = n
+		if !continued {
+			cur = nil
+		}
+	}
+	kept := es[:0]
+	for _, e := range es {
+		if e.text = strings.Join(strings.Fields(e.text), " "); e.text != "" {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// rewritePAM puts our line in the place of the one that asks for a password,
+// and leaves every other byte as it is. The text is unchanged where our line
+// is the only one that authenticates already. Anything else is [ErrPAM].
+func rewritePAM(text, name, password, ours string, entries []pamEntry) (string, error) {
+	const remedy = "; the agent's line must be the only one, remove this one (and put back %q where there is no other) before the bake"
+	var pass, mine []pamEntry
+	for _, e := range entries {
+		switch {
+		case e.file == name && e.text == password:
+			pass = append(pass, e)
+		case e.file == name && e.text == ours:
+			mine = append(mine, e)
+		default:
+			return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
+		}
+	}
+	switch {
+	case len(mine) == 1 && len(pass) == 0:
+		return text, nil
+	case len(mine) == 0 && len(pass) == 1:
+	case len(mine)+len(pass) == 0:
+		return "", fmt.Errorf("%s: no line %q: %w; put that line where the password is to be asked for, the bake replaces it", name, password, ErrPAM)
+	default:
+		e := append(mine, pass...)[1]
+		return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
+	}
+	var b strings.Builder
+	n := 0
+	for raw := range strings.Lines(text) {
+		n++
+		if n == pass[0].line {
+			b.WriteString(ours + "\n")
+		}
+		if n < pass[0].line || n > pass[0].last {
+			b.WriteString(raw)
+		}
+	}
+	return b.String(), nil
+}
+
+// pamFile reads the PAM service file, and what it is to become.
+func (f *facts) pamFile(t *target.Target) (now, want string, err error) {
+	b, err := t.ReadFile(target.PAMService)
+	if err != nil {
+		return "", "", err
+	}
+	ours, err := pamLine()
+	if err != nil {
+		return "", "", err
+	}
+	entries, err := authEntries(t.ReadFile, target.PAMService, f.pamPassword)
+	if err != nil {
+		return "", "", err
+	}
+	want, err = rewritePAM(string(b), target.PAMService, f.pamPassword, ours, entries)
+	return string(b), want, err
+}

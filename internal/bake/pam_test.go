@@ -1,0 +1,114 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+const password = "@include common-auth"
+
+func ourLine(tb testing.TB) string {
+	tb.Helper()
+	line, err := pamLine()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return line
+}
+
+// pamReader reads the files of a PAM directory from a map.
+func pamReader(files map[string]string) func(string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		text, ok := files[name]
+		if !ok {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		return []byte(text), nil
+	}
+}
+
+func rewrite(tb testing.TB, files map[string]string) (string, error) {
+	entries, err := authEntries(pamReader(files), target.PAMService, password)
+	if err != nil {
+		return "", err
+	}
+	return rewritePAM(files[target.PAMService], target.PAMService, password, ourLine(tb), entries)
+}
+
+func TestRewritePAM(t *testing.T) {
+	ours := ourLine(t)
+	spaced := strings.Replace(ours, " required ", "\trequired     ", 1)
+	for _, test := range []struct {
+		name, text string
+		want       string // empty: refused
+		where      string
+	}{
+		{name: "stock", text: "# c\n@include common-auth\naccount required pam_nologin.so\n", want: "# c\n" + ours + "\naccount required pam_nologin.so\n"},
+		{name: "no newline at the end", text: "@include common-auth", want: ours + "\n"},
+		{name: "blanks and a comment", text: "\t@include   common-auth # password\n", want: ours + "\n"},
+		{name: "carriage returns", text: "# c\r\n@include common-auth\r\n", want: "# c\r\n" + ours + "\n"},
+		{name: "ours already", text: "# c\n" + ours + "\n", want: "# c\n" + ours + "\n"},
+		{name: "ours with other blanks", text: spaced + "\n", want: spaced + "\n"},
+		{name: "comments that look like lines", text: "#auth sufficient pam_permit.so\n@include common-auth\n", want: "#auth sufficient pam_permit.so\n" + ours + "\n"},
+		{name: "other facilities", text: "@include common-auth\nsession required pam_permit.so\n", want: ours + "\nsession required pam_permit.so\n"},
+		{name: "continued", text: "@include \\\n  common-auth\n# c\n", want: ours + "\n# c\n"},
+		{name: "a missing include", text: "@include nothing\n@include common-auth\n", want: "@include nothing\n" + ours + "\n"},
+
+		{name: "empty", text: "", where: target.PAMService},
+		{name: "password twice", text: "@include common-auth\n@include common-auth\n", where: ":2"},
+		{name: "ours twice", text: ours + "\n" + ours + "\n", where: ":2"},
+		{name: "ours and password", text: ours + "\n@include common-auth\n", where: target.PAMService},
+		{name: "nullok", text: ours + " nullok\n", where: ":1"},
+		{name: "another module", text: "@include common-auth\n\nauth sufficient pam_u2f.so\n", where: ":3"},
+		{name: "a silent module", text: "@include common-auth\n-auth optional pam_x.so\n", where: ":2"},
+		{name: "in capitals", text: "@include common-auth\nAUTH sufficient pam_permit.so\n", where: ":2"},
+		{name: "over two lines", text: "@include common-auth\naccount required pam_x.so\nauth \\\n sufficient pam_permit.so\n", where: ":3"},
+		{name: "in another file", text: "@include extra\n@include common-auth\n", where: "/etc/pam.d/extra:2"},
+		{name: "include of a facility", text: "@include common-auth\nauth include system-auth\n", where: ":2"},
+		{name: "a loop", text: "@include loop\n@include common-auth\n", where: "loop"},
+	} {
+		got, err := rewrite(t, map[string]string{
+			target.PAMService:  test.text,
+			"/etc/pam.d/extra": "# more\nauth sufficient pam_permit.so\n",
+			"/etc/pam.d/loop":  "@include loop\n",
+		})
+		if test.want == "" {
+			if !errors.Is(err, ErrPAM) || !strings.Contains(err.Error(), test.where) {
+				t.Errorf("%s: %q, %v; want an error at %q", test.name, got, err, test.where)
+			}
+			continue
+		}
+		if err != nil || got != test.want {
+			t.Errorf("%s: %q, %v; want %q", test.name, got, err, test.want)
+		}
+	}
+}
+
+// Whatever the file: what comes out has our line as the only one that
+// authenticates, and is not changed again.
+func FuzzRewritePAM(f *testing.F) {
+	f.Add("@include common-auth\n")
+	f.Add("auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj\nsession x")
+	f.Add("a\\\n@include common-auth #\\\n\r")
+	f.Add("@include sshd\n@include \\\ncommon-auth")
+	f.Fuzz(func(t *testing.T, text string) {
+		out, err := rewrite(t, map[string]string{target.PAMService: text})
+		if err != nil {
+			return
+		}
+		entries, err := authEntries(pamReader(map[string]string{target.PAMService: out}), target.PAMService, password)
+		if err != nil || len(entries) != 1 || entries[0].text != ourLine(t) {
+			t.Fatalf("%q became %q: %v, %v", text, out, entries, err)
+		}
+		if again, err := rewrite(t, map[string]string{target.PAMService: out}); err != nil || again != out {
+			t.Fatalf("%q became %q, then %q, %v", text, out, again, err)
+		}
+	})
+}

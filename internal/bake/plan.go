@@ -1,0 +1,107 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"context"
+	"io/fs"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/templates"
+)
+
+// A plan is all that bake puts on a machine besides the agent, the policy and
+// the PAM line. Check compares a machine with the same plan.
+type plan struct {
+	dirs  []dir
+	files []file
+	links []link
+}
+
+type dir struct {
+	path string
+	mode fs.FileMode
+}
+
+type file struct {
+	path string
+	mode fs.FileMode
+	data []byte
+	unit bool // systemd's, not sshd's
+}
+
+// A link enables or masks a unit, as systemctl does.
+type link struct{ path, dest string }
+
+// templateFiles are the files that come from templates of the same path.
+var templateFiles = []struct {
+	path string
+	mode fs.FileMode
+}{
+	{target.SystemdUnitDir + "/" + target.AgentService, 0o644},
+	{target.SystemdUnitDir + "/" + target.DeliverService, 0o644},
+	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
+	{sshUnitDropIn, 0o644},
+	{target.SystemdUnitDir + "/ssh@.service.d/00-totp.conf", 0o644},
+	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
+}
+
+const sshUnitDropIn = target.SystemdUnitDir + "/" + target.SSHService + ".d/00-totp.conf"
+
+// dirs are the directories whose mode and owner matter.
+var dirs = []dir{
+	{target.PolicyDir, 0o755},
+	{target.StateDir, 0o700},
+	{target.PAMStateDir, 0o700},
+}
+
+func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
+	var err error
+	if f.openSSH, err = t.OpenSSH(ctx); err != nil {
+		return nil, err
+	}
+	algorithms, err := supportedAlgorithms(ctx, t, f.openSSH)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := f.dropIn(algorithms)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{dirs: dirs, files: []file{{path: target.SSHDDropIn, mode: 0o600, data: conf}}}
+	for _, tf := range templateFiles {
+		var data any = templates.Agent{
+			Program:     target.AgentPath,
+			PAMStateDir: target.PAMStateDir,
+			StateDir:    target.StateDir,
+			RunDir:      strings.TrimPrefix(target.RunDir, "/run/"),
+		}
+		if tf.path == sshUnitDropIn {
+			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
+		}
+		text, err := templates.Render(strings.TrimPrefix(tf.path, "/"), data)
+		if err != nil {
+			return nil, err
+		}
+		p.files = append(p.files, file{path: tf.path, mode: tf.mode, data: text, unit: true})
+	}
+	const etc = target.SystemdUnitDir + "/"
+	p.links = []link{
+		{etc + target.SSHService + ".wants/" + target.AgentService, etc + target.AgentService},
+		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
+		{etc + "multi-user.target.wants/" + target.SSHService, f.sshUnit},
+		{etc + target.SSHSocket, "/dev/null"},
+	}
+	return p, nil
+}
+
+// pamLine is the one line that authenticates a login.
+func pamLine() (string, error) {
+	b, err := templates.Render(strings.TrimPrefix(target.PAMService, "/"), templates.PAMLine{
+		Module:   target.PAMModule,
+		StateDir: target.PAMStateDir,
+	})
+	return strings.TrimSpace(string(b)), err
+}

@@ -1,0 +1,99 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/version"
+)
+
+// A Report says what stands in the image. It is kept in the image as
+// /var/lib/totp-agent/report.json, and holds no times: a bake that changes
+// nothing does not change it.
+type Report struct {
+	Version  int               `json:"version"` // of this format: 1
+	Agent    string            `json:"agent"`   // version of the agent
+	System   ReportSystem      `json:"system"`
+	OpenSSH  string            `json:"openssh"`
+	Packages map[string]string `json:"packages"` // name → version
+	Policy   string            `json:"policy"`   // the image's policy in canonical YAML; it holds no credentials
+	Files    []ReportFile      `json:"files"`
+	Links    map[string]string `json:"links"` // enabled and masked units: link → destination
+
+	// SSHD are the settings that sshd itself says it uses: user → keyword in
+	// lower case → value. The user "totp-no-such-user" stands for every name
+	// without an account.
+	SSHD map[string]map[string]string `json:"sshd"`
+}
+
+// ReportSystem is the machine that was baked.
+type ReportSystem struct {
+	ID        string `json:"id"`         // "debian"
+	VersionID string `json:"version_id"` // "12"
+	Name      string `json:"name"`
+	Arch      string `json:"arch"` // in Go's words
+}
+
+// A ReportFile is one file that was written or changed.
+type ReportFile struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"` // hex
+	Mode   string `json:"mode"`   // octal: "0600"
+}
+
+// report writes the report, and is the last step.
+func (b *baker) report(ctx context.Context) (*Report, string, error) {
+	r := &Report{
+		Version:  1,
+		Agent:    version.String(),
+		System:   ReportSystem{b.facts.id, b.facts.versionID, b.facts.name, b.facts.arch},
+		OpenSSH:  b.facts.openSSH.String(),
+		Packages: b.facts.packageVersions(ctx, b.t),
+		Links:    map[string]string{},
+		SSHD:     b.effective,
+	}
+	if b.Policy != nil {
+		text, err := b.Policy.Marshal()
+		if err != nil {
+			return nil, "", err
+		}
+		r.Policy = string(text)
+	}
+	for _, p := range b.plan.paths() {
+		if p == target.Report {
+			continue
+		}
+		f, err := reportFile(b.t, p)
+		if err != nil {
+			return nil, "", err
+		}
+		r.Files = append(r.Files, f)
+	}
+	for _, l := range b.plan.links {
+		dest, err := b.t.Readlink(l.path)
+		if err != nil {
+			return nil, "", err
+		}
+		r.Links[l.path] = dest
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return nil, "", err
+	}
+	changed, err := b.journal.write(target.Report, append(text, '\n'), 0o600)
+	return r, target.Report + said(changed), err
+}
+
+func reportFile(t *target.Target, name string) (ReportFile, error) {
+	fi, err := t.Lstat(name)
+	if err != nil {
+		return ReportFile{}, err
+	}
+	sum, err := hashFile(t, name)
+	return ReportFile{Path: name, SHA256: sum, Mode: fmt.Sprintf("%04o", fi.Mode().Perm())}, err
+}

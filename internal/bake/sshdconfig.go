@@ -1,0 +1,137 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// A problem is something of somebody else's that keeps our files from having
+// their effect. Bake refuses it, check reports it.
+type problem struct {
+	id   string
+	path string
+	what string
+	fix  string
+	err  error // what kind of problem
+}
+
+func (p problem) Error() string { return fmt.Sprintf("%s: %s: %v; %s", p.path, p.what, p.err, p.fix) }
+func (p problem) Unwrap() error { return p.err }
+
+type problems []problem
+
+func (ps problems) err() error {
+	var errs []error
+	for _, p := range ps {
+		errs = append(errs, p)
+	}
+	return errors.Join(errs...)
+}
+
+// configProblems looks for everything that sshd reads before our file.
+func configProblems(t *target.Target) problems {
+	b, err := t.ReadFile(target.SSHDConfig)
+	if err != nil {
+		return problems{{
+			id: "sshd-config", path: target.SSHDConfig, what: err.Error(), err: ErrSSHDConfig,
+			fix: "reinstall openssh-server",
+		}}
+	}
+	ps := mainFileProblems(string(b), allKeywords())
+	entries, err := t.ReadDir(target.SSHDDropInDir)
+	if missingIsFine(err) != nil {
+		ps = append(ps, problem{
+			id: "sshd-config", path: target.SSHDDropInDir, what: err.Error(), err: ErrSSHDConfig,
+			fix: "make it a directory",
+		})
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if name < path.Base(target.SSHDDropIn) && name[0] != '.' && strings.HasSuffix(name, ".conf") {
+			ps = append(ps, problem{
+				id: "sshd-dropin-before", path: path.Join(target.SSHDDropInDir, name),
+				what: "sorts before " + path.Base(target.SSHDDropIn), err: ErrSSHDConfig,
+				fix: "rename it to sort after that file",
+			})
+		}
+	}
+	return ps
+}
+
+// mainFileProblems looks at the lines of sshd_config down to the one that
+// includes our directory.
+func mainFileProblems(text string, ours map[string]bool) problems {
+	var ps problems
+	n := 0
+	for raw := range strings.Lines(text) {
+		n++
+		keyword, args := sshdDirective(raw)
+		if keyword == "" {
+			continue
+		}
+		add := func(id, fix string) {
+			ps = append(ps, problem{
+				id: id, path: fmt.Sprintf("%s:%d", target.SSHDConfig, n),
+				what: fmt.Sprintf("%q", strings.TrimSpace(raw)), err: ErrSSHDConfig, fix: fix,
+			})
+		}
+		switch {
+		case keyword == "include" && len(args) > 0 && includesDropIn(args[0]):
+			return ps
+		case keyword == "include":
+			add("sshd-include-before", "move it below the line that includes "+includePattern)
+		case keyword == "match":
+			add("sshd-match-before", "move the line \"Include "+includePattern+"\" to the top of the file")
+			return ps // what follows belongs to the block, another Include too
+		case ours[keyword]:
+			add("sshd-keyword-before", "move it below the line that includes "+includePattern)
+		}
+	}
+	// Without the Include there is nothing that the keywords come before.
+	ps = slices.DeleteFunc(ps, func(p problem) bool { return p.id == "sshd-keyword-before" })
+	return append(ps, problem{
+		id: "sshd-no-include", path: target.SSHDConfig, what: "does not include " + includePattern, err: ErrSSHDConfig,
+		fix: "put the line \"Include " + includePattern + "\" at its top",
+	})
+}
+
+const includePattern = target.SSHDDropInDir + "/*.conf"
+
+// includesDropIn tells whether the first pattern of an Include is the
+// directory that our file is first of.
+func includesDropIn(pattern string) bool {
+	if !strings.HasPrefix(pattern, "/") {
+		pattern = path.Join(target.SSHDir, pattern) // sshd_config(5), Include
+	}
+	return pattern == includePattern || pattern == target.SSHDDropIn
+}
+
+// sshdDirective splits a line of sshd_config into its keyword, in lower case,
+// and its arguments. Keyword and arguments may be joined by "=", and quoted.
+func sshdDirective(line string) (keyword string, args []string) {
+	line = strings.Trim(line, " \t\r\n\f")
+	if line == "" || line[0] == '#' {
+		return "", nil
+	}
+	end := strings.IndexAny(line, " \t=\"")
+	if end < 0 {
+		return strings.ToLower(line), nil
+	}
+	rest := strings.TrimLeft(line[end:], " \t")
+	rest = strings.TrimPrefix(rest, "=")
+	for _, a := range strings.Fields(rest) {
+		if a[0] == '#' {
+			break
+		}
+		args = append(args, strings.Trim(a, `"'`))
+	}
+	return strings.ToLower(line[:end]), args
+}

@@ -1,0 +1,86 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// unitDirs are the directories of units, the one that wins first.
+var unitDirs = []string{target.SystemdUnitDir, "/run/systemd/system", target.SystemdVendorDir}
+
+// unitProblems looks at how ssh.service starts sshd. Our drop-in replaces the
+// distribution's start, so it must be that one.
+func (f *facts) unitProblems(t *target.Target) problems {
+	var ps problems
+	unit := ""
+	for _, d := range unitDirs {
+		p := path.Join(d, target.SSHService)
+		if !t.Exists(p) {
+			continue
+		}
+		if dest, err := t.Readlink(p); err == nil && dest == "/dev/null" {
+			return problems{{
+				id: "ssh-masked", path: p, what: "masked", err: ErrUnit,
+				fix: "run: systemctl unmask " + target.SSHService,
+			}}
+		}
+		unit = p
+		break
+	}
+	if unit == "" {
+		return problems{{
+			id: "ssh-missing", path: f.sshUnit, what: "is missing", err: ErrUnit,
+			fix: "reinstall " + f.sshPackage + "; sshd must be started by systemd",
+		}}
+	}
+	want := strings.TrimSpace(f.sshdStart + " " + f.sshdRest)
+	b, err := t.ReadFile(unit)
+	starts := execStarts(string(b))
+	if err != nil || len(starts) != 1 || starts[0] != want {
+		ps = append(ps, problem{
+			id: "ssh-unit", path: unit, what: fmt.Sprintf("ExecStart is %q, want %q", strings.Join(starts, "; "), want), err: ErrUnit,
+			fix: "restore it; put options of your own into /etc/ssh/sshd_config.d",
+		})
+	}
+	for _, d := range unitDirs {
+		dir := path.Join(d, target.SSHService+".d")
+		entries, err := t.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			p := path.Join(dir, e.Name())
+			if p == sshUnitDropIn || !strings.HasSuffix(p, ".conf") {
+				continue
+			}
+			b, err := t.ReadFile(p)
+			if err == nil && len(execStarts(string(b))) > 0 {
+				ps = append(ps, problem{
+					id: "ssh-unit", path: p, what: "has an ExecStart of its own", err: ErrUnit,
+					fix: "remove it; put options of your own into /etc/ssh/sshd_config.d",
+				})
+			}
+		}
+	}
+	return ps
+}
+
+// execStarts are the values of ExecStart in a unit file. An empty one clears
+// those before it, and counts as a change in a drop-in.
+func execStarts(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart"); ok {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(value), "="); ok {
+				out = append(out, strings.TrimSpace(value))
+			}
+		}
+	}
+	return out
+}

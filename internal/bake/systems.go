@@ -1,0 +1,122 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// A system is a row of the table of systems that can be baked. What differs
+// between them is data here, and branches nowhere.
+type system struct {
+	id, versionID string // as in os-release(5)
+	name          string // for people
+
+	pamPackage, sshPackage string
+	pamPassword            string // the line of the PAM service sshd that asks for a password
+
+	// How the distribution's unit starts sshd: program and arguments, and the
+	// arguments after those that we put in between.
+	sshdStart, sshdRest string
+	sshUnit             string // the distribution's unit
+}
+
+var systems = []system{{
+	id: "debian", versionID: "12", name: "Debian 12",
+	pamPackage:  "libpam-google-authenticator",
+	sshPackage:  "openssh-server",
+	pamPassword: "@include common-auth",
+	sshdStart:   target.SSHD + " -D",
+	sshdRest:    "$SSHD_OPTS",
+	sshUnit:     target.SystemdVendorDir + "/" + target.SSHService,
+}}
+
+// Facts are what the machine is.
+type facts struct {
+	system
+	arch    string
+	openSSH target.OpenSSH
+}
+
+func factsOf(t *target.Target) (*facts, error) {
+	f := new(facts)
+	o, err := t.OS()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
+	}
+	for _, s := range systems {
+		if s.id == o.ID && s.versionID == o.VersionID {
+			f.system = s
+		}
+	}
+	if f.name == "" {
+		return nil, fmt.Errorf("%s: %q (ID %q, VERSION_ID %q): %w; supported: %s",
+			target.OSRelease, o.PrettyName, o.ID, o.VersionID, ErrSystem, supported())
+	}
+	if f.arch, err = t.Arch(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
+	}
+	return f, nil
+}
+
+func supported() string {
+	var names []string
+	for _, s := range systems {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// system looks before anything is changed: at what the machine is, and at
+// everything in it that a bake does not understand.
+func (b *baker) system(context.Context) (string, error) {
+	var err error
+	if b.facts, err = factsOf(b.t); err != nil {
+		return "", err
+	}
+	if err := b.checkAgent(); err != nil {
+		return "", err
+	}
+	// Where sshd is not there yet, its package brings these files as we know
+	// them; they are looked at again after that.
+	if b.t.Exists(target.SSHD) {
+		err = errors.Join(b.understand()...)
+	}
+	return fmt.Sprintf("%s, %s", b.facts.name, b.facts.arch), err
+}
+
+// understand refuses what was customised in a way that a bake would break, or
+// that would break the bake.
+func (b *baker) understand() []error {
+	_, _, pam := b.facts.pamFile(b.t)
+	return []error{pam, configProblems(b.t).err(), b.facts.unitProblems(b.t).err()}
+}
+
+// version asks sshd who it is and makes the plan of all files.
+func (b *baker) version(ctx context.Context) (string, error) {
+	if err := errors.Join(b.understand()...); err != nil {
+		return "", err
+	}
+	var err error
+	if b.plan, err = b.facts.plan(ctx, b.t); err != nil {
+		return "", err
+	}
+	return "OpenSSH " + b.facts.openSSH.String(), nil
+}
+
+// modulePath is where the PAM module is; empty where it is not.
+func (f *facts) modulePath(t *target.Target) string {
+	for _, dir := range target.PAMModuleDirs[f.arch] {
+		if p := path.Join(dir, target.PAMModule); t.IsRegular(p) {
+			return p
+		}
+	}
+	return ""
+}

@@ -1,0 +1,185 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// An sshd is the guest's sshd as far as it can be asked without starting it.
+type sshd struct {
+	t    *target.Target
+	args []string // a throw-away host key, where the machine has none yet
+	undo []func() error
+}
+
+// scratchDir is where the throw-away host key is, on a tmpfs of a machine that
+// runs.
+const scratchDir = target.RunDir + "/bake"
+
+// openSSHD makes sshd's test mode work: it needs its directory under /run and
+// one host key, which an image need not have. Close removes what was made.
+func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
+	s := &sshd{t: t}
+	for _, d := range []string{"/run", target.SSHDRunDir} {
+		if t.Exists(d) {
+			continue
+		}
+		if err := t.Mkdir(d, 0o755); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.undo = append(s.undo, func() error { return t.Remove(d) })
+	}
+	_, stderr, err := t.Output(ctx, target.SSHD, "-t")
+	if err == nil || !bytes.Contains(stderr, []byte("no hostkeys available")) {
+		return s, nil // what else is wrong, test will tell
+	}
+	if !t.Exists(target.RunDir) {
+		s.undo = append(s.undo, func() error { return t.Remove(target.RunDir) })
+		if err := t.Mkdir(target.RunDir, 0o755); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	s.undo = append(s.undo, func() error { return t.RemoveAll(scratchDir) })
+	if err := t.Mkdir(scratchDir, 0o700); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	key := path.Join(scratchDir, "host_key")
+	if _, err := t.Run(ctx, target.SSHKeygen, "-q", "-t", "ed25519", "-N", "", "-f", key); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.args = []string{"-h", key}
+	return s, nil
+}
+
+// Close leaves the machine as it was found.
+func (s *sshd) Close() error {
+	var errs []error
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		errs = append(errs, missingIsFine(s.undo[i]()))
+	}
+	s.undo = nil
+	return errors.Join(errs...)
+}
+
+// test tells whether sshd would start.
+func (s *sshd) test(ctx context.Context) error {
+	if _, err := s.t.Run(ctx, append([]string{target.SSHD, "-t"}, s.args...)...); err != nil {
+		return fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
+	}
+	return nil
+}
+
+// effective asks sshd for the settings that a connection of one user gets. The
+// keywords are in lower case.
+func (s *sshd) effective(ctx context.Context, user string) (map[string]string, error) {
+	// The addresses are of the documentation range, RFC 5737. Only plain sshd -T
+	// would leave out all Match blocks.
+	spec := "user=" + user + ",host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
+	out, err := s.t.Run(ctx, append([]string{target.SSHD, "-T", "-C", spec}, s.args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
+	}
+	return parseEffective(out), nil
+}
+
+func parseEffective(out []byte) map[string]string {
+	m := map[string]string{}
+	for sc := bufio.NewScanner(bytes.NewReader(out)); sc.Scan(); {
+		keyword, value, _ := strings.Cut(sc.Text(), " ")
+		if keyword = strings.ToLower(keyword); keyword != "" && m[keyword] == "" {
+			m[keyword] = strings.TrimSpace(value)
+		}
+	}
+	return m
+}
+
+// A weakness is a setting that is not as wanted for one user.
+type weakness struct{ user, keyword, want, got string }
+
+func (w weakness) String() string {
+	return fmt.Sprintf("%s %s for user %q, want %s", w.keyword, w.got, w.user, w.want)
+}
+
+// weaknesses compares what sshd does with what it is to do.
+func weaknesses(user string, got map[string]string, version target.OpenSSH) []weakness {
+	var ws []weakness
+	for _, s := range known(auth, version) {
+		keyword := strings.ToLower(s.keyword)
+		if keyword == "challengeresponseauthentication" && got[keyword] == "" {
+			continue // an alias that sshd -T shows by its other name only
+		}
+		if !strings.EqualFold(got[keyword], s.value) {
+			ws = append(ws, weakness{user: user, keyword: s.keyword, want: s.value, got: got[keyword]})
+		}
+	}
+	return ws
+}
+
+// nobody is a user who does not exist: what sshd does with that name, it does
+// with every name that no rule is about.
+const nobody = "totp-no-such-user"
+
+// users are those for whom sshd's settings are asked: root, everybody who can
+// log in, and nobody.
+func loginUsers(t *target.Target) ([]string, error) {
+	us, err := t.Users()
+	if err != nil {
+		return nil, err
+	}
+	names := []string{"root"}
+	for _, u := range us {
+		if u.Name != "root" && u.CanLogin() && target.ValidUserName(u.Name) == nil {
+			names = append(names, u.Name)
+		}
+	}
+	return append(names, nobody), nil
+}
+
+// verify lets sshd judge what was written.
+func (b *baker) verify(ctx context.Context) (_ string, err error) {
+	s, err := openSSHD(ctx, b.t)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.test(ctx); err != nil {
+		return "", err
+	}
+	users, err := loginUsers(b.t)
+	if err != nil {
+		return "", err
+	}
+	b.effective = map[string]map[string]string{}
+	for _, user := range users {
+		got, err := s.effective(ctx, user)
+		if err != nil {
+			return "", err
+		}
+		if ws := weaknesses(user, got, b.facts.openSSH); len(ws) > 0 {
+			return "", fmt.Errorf("%v: %w; remove the Match block or option that says so", ws[0], ErrEffective)
+		}
+		b.effective[user] = reported(got)
+	}
+	return fmt.Sprintf("sshd demands key and code of %s, and of every other name", strings.Join(users[:len(users)-1], ", ")), nil
+}
+
+// reported are the settings that the report shows.
+func reported(got map[string]string) map[string]string {
+	m := map[string]string{}
+	for keyword := range allKeywords() {
+		if value, ok := got[keyword]; ok {
+			m[keyword] = value
+		}
+	}
+	return m
+}
