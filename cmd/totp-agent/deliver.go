@@ -1,0 +1,41 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
+)
+
+func deliverVerb(fs *flag.FlagSet) func(env, []string) error {
+	again := fs.Bool("again", false, "try every channel now, and offer again what was offered before")
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		p, refused, err := enroll.LoadPolicy(t)
+		for _, l := range refused {
+			fmt.Fprintf(e.err, "deliver: refused the %s layer: %s\n", l.Layer, l.Error)
+		}
+		if err != nil {
+			return err
+		}
+		sum, err := deliver.Run(e, t, p, deliver.Options{Again: *again, Log: e.err})
+		if err != nil {
+			return err
+		}
+		if sum.Pending > 0 {
+			// No failure: the timer tries again, for ever. See: totp-agent status.
+			fmt.Fprintf(e.err, "deliver: %d of %d envelopes wait for the next try\n", sum.Pending, sum.Envelopes)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,115 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+)
+
+// The verbs of an image.
+
+// maxPolicy is the size of a policy file that is read at all.
+const maxPolicy = 64 << 10
+
+func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
+	file := fs.String("policy", "", "the image's policy, a YAML `FILE` on this system")
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		if *file == "" {
+			return fmt.Errorf("%w: --policy FILE is missing", errUsage)
+		}
+		text, err := readPolicy(*file)
+		if err != nil {
+			return err
+		}
+		p, err := policy.Parse(policy.Image, *file, text)
+		if err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		_, err = bake.Run(e, t, bake.Options{Policy: p, PolicyText: text, Agent: self, Log: e.err})
+		return err
+	}
+}
+
+func readPolicy(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxPolicy {
+		return nil, fmt.Errorf("%s: larger than %d bytes; that is no policy", file, maxPolicy)
+	}
+	return os.ReadFile(file)
+}
+
+// errFindings ends a check that found something.
+var errFindings = errors.New("this image does not hold what its bake promised")
+
+func checkVerb(fs *flag.FlagSet) func(env, []string) error {
+	asJSON := fs.Bool("json", false, "print JSON")
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		findings, err := bake.Check(e, t)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			enc := json.NewEncoder(e.out)
+			enc.SetIndent("", "  ")
+			if findings == nil {
+				findings = []bake.Finding{}
+			}
+			if err := enc.Encode(findings); err != nil {
+				return err
+			}
+		} else {
+			for _, f := range findings {
+				fmt.Fprintf(e.out, "%s: %s: %s; %s\n", f.ID, f.Path, f.What, f.Fix)
+			}
+			if len(findings) == 0 {
+				fmt.Fprintln(e.out, "everything is as it was baked")
+			}
+		}
+		if len(findings) > 0 {
+			return fmt.Errorf("%d findings: %w", len(findings), errFindings)
+		}
+		return nil
+	}
+}
+
+func cleanVerb(*flag.FlagSet) func(env, []string) error {
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		return bake.Clean(e, t)
+	}
+}

@@ -1,0 +1,188 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+	"github.com/packer-plugin-totp/packer-plugin-totp/version"
+)
+
+// The verbs of a running instance.
+
+func enrollVerb(*flag.FlagSet) func(env, []string) error {
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		o := e.options()
+		if c, err := openConsole(); err == nil {
+			defer c.Close()
+			o.Console = c
+		}
+		_, err = enroll.Run(e, t, o)
+		return err
+	}
+}
+
+func (e env) options() enroll.Options {
+	return enroll.Options{Agent: version.String(), Log: e.err}
+}
+
+// openConsole opens the system console so that a console which nobody reads
+// never stops the boot.
+func openConsole() (io.WriteCloser, error) {
+	return os.OpenFile(target.Console, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
+}
+
+func statusVerb(fs *flag.FlagSet) func(env, []string) error {
+	asJSON := fs.Bool("json", false, "print JSON")
+	return func(e env, args []string) error {
+		if err := none(args); err != nil {
+			return err
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		st, err := enroll.ReadStatus(t)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			enc := json.NewEncoder(e.out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(st)
+		}
+		return printStatus(e.out, st)
+	}
+}
+
+func printStatus(w io.Writer, st *enroll.Status) error {
+	fmt.Fprintf(w, "identity: %s\nlast run: %s\n", st.Identity, st.Time.Format(time.RFC3339))
+	if st.Error != "" {
+		fmt.Fprintf(w, "error: %s\n", st.Error)
+	}
+	for _, l := range st.RefusedLayers {
+		fmt.Fprintf(w, "refused: %s layer: %s\n", l.Layer, l.Error)
+	}
+	if st.Notice != "" {
+		fmt.Fprintf(w, "notice: %s\n", strings.TrimSpace(st.Notice))
+	}
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "USER\tENROLLED\tLOGGED IN\tENVELOPE\tDELIVERY")
+	for _, u := range st.Users {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", u.Name, yes(u.Enrolled), yes(u.Used), or(u.ID, "-"), or(delivery(u), "-"))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, u := range st.Users {
+		if u.Why != "" {
+			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Why)
+		}
+		for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
+			if d := u.Delivery[name]; d.Error != "" {
+				fmt.Fprintf(w, "%s: %s, try %d: %s\n", u.Name, name, d.Tries, d.Error)
+			}
+		}
+	}
+	return nil
+}
+
+func delivery(u enroll.UserStatus) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
+		parts = append(parts, name+" "+u.Delivery[name].State)
+	}
+	if len(parts) == 0 && u.ID != "" {
+		return "waiting"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+func resetVerb(fs *flag.FlagSet) func(env, []string) error {
+	var recipients []string
+	fs.Func("recipient", "seal to `R` (an age or SSH public key) and not to the policy's recipients; may be repeated", func(s string) error {
+		recipients = append(recipients, s)
+		return nil
+	})
+	return func(e env, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%w: one user name is needed; usage: totp-agent reset [--recipient R] USER", errUsage)
+		}
+		t, err := e.open()
+		if err != nil {
+			return err
+		}
+		res, err := enroll.Reset(e, t, args[0], recipients, e.options())
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", args[0], res.ID, res.Generation)
+		if t.Live() {
+			return startDelivery(e, t)
+		}
+		// Nothing delivers on a disk that is mounted elsewhere, so the sealed
+		// envelope is given to whoever is at work here.
+		armored, err := seal.Armor(res.Sealed)
+		if err != nil {
+			return err
+		}
+		_, err = e.out.Write(armored)
+		return err
+	}
+}
+
+// startDelivery lets the delivery unit send what is ready, in its sandbox.
+func startDelivery(e env, t *target.Target) error {
+	if !t.Booted() {
+		fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver")
+		return nil
+	}
+	if _, err := t.Run(e, target.Systemctl, "start", "--no-block", target.DeliverService); err != nil {
+		return errors.Join(errors.New("the new envelope is ready, but its delivery could not be started; run: totp-agent deliver"), err)
+	}
+	return nil
+}
+
+func versionVerb(*flag.FlagSet) func(env, []string) error {
+	return func(e env, args []string) error {
+		_, err := fmt.Fprintln(e.out, "totp-agent", version.String())
+		return errors.Join(none(args), err)
+	}
+}

@@ -1,0 +1,154 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Totp-agent bakes SSH logins with key and one-time code into an image, and
+// enrolls the users of each instance at its boot.
+//
+// The exit status is 0 when done, 1 when something failed, and 2 for wrong
+// use or a wrong policy. What a verb has to say goes to standard error, what
+// it is asked for to standard output. Neither ever carries a secret.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// An env is what a verb works with.
+type env struct {
+	context.Context
+	out, err io.Writer
+	root     string
+}
+
+// A verb is one thing that the agent does. setup declares the flags and
+// returns what to do with the arguments that are left.
+type verb struct {
+	name, args, help string
+	rooted           bool // takes --root
+	setup            func(*flag.FlagSet) func(env, []string) error
+}
+
+var verbs = []verb{
+	{"bake", "--policy FILE", "make this system an image that demands key and code", true, bakeVerb},
+	{"check", "[--json]", "tell whether the bake's work still stands", true, checkVerb},
+	{"clean", "", "remove the agent's own state, so that no secret is in an image", true, cleanVerb},
+	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
+	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
+	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, statusVerb},
+	{"reset", "[--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},
+	{"version", "", "print the version", false, versionVerb},
+}
+
+// errUsage marks wrong use: exit status 2.
+var errUsage = errors.New("wrong use")
+
+func run(args []string, out, errw io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		w := out
+		if len(args) == 0 {
+			w = errw
+		}
+		usage(w)
+		if len(args) == 0 {
+			return 2
+		}
+		return 0
+	}
+	for _, v := range verbs {
+		if v.name == args[0] {
+			return v.run(args[1:], out, errw)
+		}
+	}
+	fmt.Fprintf(errw, "totp-agent: %q: no such verb; see: totp-agent help\n", args[0])
+	return 2
+}
+
+func (v verb) run(args []string, out, errw io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	e := env{Context: ctx, out: out, err: errw, root: "/"}
+	fs := flag.NewFlagSet("totp-agent "+v.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	if v.rooted {
+		fs.StringVar(&e.root, "root", "/", "work on the system mounted at `DIR`")
+	}
+	do := v.setup(fs)
+	rest, err := parse(fs, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintf(out, "usage: totp-agent %s %s\n\n%s\n\n", v.name, v.args, v.help)
+		fs.SetOutput(out)
+		fs.PrintDefaults()
+		return 0
+	case err != nil:
+		err = fmt.Errorf("%w: %w; usage: totp-agent %s %s", errUsage, err, v.name, v.args)
+	default:
+		err = do(e, rest)
+	}
+	if err == nil {
+		return 0
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(errw, "totp-agent: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return exitStatus(err)
+}
+
+// parse reads flags before, between and after the arguments.
+func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
+	}
+}
+
+func exitStatus(err error) int {
+	var wrong policy.Errors
+	if errors.Is(err, errUsage) || errors.As(err, &wrong) || enroll.IsPolicyError(err) {
+		return 2
+	}
+	return 1
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: totp-agent VERB [FLAGS] [ARGUMENTS]\n\n")
+	for _, v := range verbs {
+		fmt.Fprintf(w, "  %-8s %s\n", v.name, v.help)
+	}
+	fmt.Fprint(w, "\ntotp-agent VERB --help says more. Run as root.\n")
+}
+
+// none refuses arguments where a verb takes none.
+func none(args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: %q: this verb takes no arguments", errUsage, args[0])
+	}
+	return nil
+}
+
+// open returns the system that a verb works on.
+func (e env) open() (*target.Target, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("uid %d: this needs root; use sudo", os.Geteuid())
+	}
+	return target.Open(e.root)
+}
