@@ -1,0 +1,162 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/console"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+const (
+	sampleID  = "abcdefghijklmnopqrstuvwxyz"
+	sampleID2 = "zbcdefghijklmnopqrstuvwxyz"
+)
+
+// sample is an age file as far as can be told without its key.
+func sample(n int) []byte {
+	return append([]byte(binaryIntro+"\n-> X25519 aaaa\n"), bytes.Repeat([]byte{byte(n), 0xff, '\n', 0}, 100)...)
+}
+
+func armored(n int) string {
+	text, err := seal.Armor(sample(n))
+	must(err)
+	return string(text)
+}
+
+func onConsole(id, user string, n int) string {
+	text, err := console.Encode(id, user, sample(n))
+	must(err)
+	return string(text)
+}
+
+func inBase64(n int) string {
+	return base64.StdEncoding.EncodeToString(sample(n))
+}
+
+func TestFindEnvelopes(t *testing.T) {
+	// want is what each finding holds: the sample's number, or a fault.
+	type want struct {
+		form   string
+		line   int
+		sample int
+		fault  error
+	}
+	broken := strings.ReplaceAll(onConsole(sampleID, "alice", 1), " 004 ", " xxx ")
+	for _, tt := range []struct {
+		name  string
+		input string
+		want  []want
+	}{
+		{"nothing", "", nil},
+		{"text", "no envelope in here\n", nil},
+		{"binary", string(sample(1)), []want{{"age file", 0, 1, nil}}},
+		{"binary after blanks", "\r\n " + string(sample(1)), []want{{"age file", 0, 1, nil}}},
+		{"binary after text", "x" + string(sample(1)), nil},
+		{"armored", armored(1), []want{{"armored", 1, 1, nil}}},
+		{"armored amid text", "hello\n\n" + armored(1) + "bye\n", []want{{"armored", 3, 1, nil}}},
+		{"armored, no newline at the end", strings.TrimSuffix(armored(1), "\n"), []want{{"armored", 1, 1, nil}}},
+		{"armored, CRLF", strings.ReplaceAll(armored(1), "\n", "\r\n"), []want{{"armored", 1, 1, nil}}},
+		{"armored, quoted", "> " + strings.ReplaceAll(armored(1), "\n", "\n> "), []want{{"armored", 1, 1, nil}}},
+		{"armored, logged", "host app: " + strings.ReplaceAll(armored(1), "\n", "\nhost app: "), []want{{"armored", 1, 1, nil}}},
+		{"two armored", armored(1) + armored(2), []want{{"armored", 1, 1, nil}, {"armored", 13, 2, nil}}},
+		{"the same twice", armored(1) + armored(1), []want{{"armored", 1, 1, nil}}},
+		{"armored, cut off", armored(1)[:200], []want{{"armored", 1, 0, errCutOff}}},
+		{"armored, cut off by another", armored(1)[:200] + "\n" + armored(2), []want{{"armored", 1, 0, errCutOff}, {"armored", 5, 2, nil}}},
+		{"end without begin", armored(1)[40:], nil},
+		{"console", onConsole(sampleID, "alice", 1), []want{{"console block", 0, 1, nil}}},
+		{"console, two", onConsole(sampleID, "alice", 1) + onConsole(sampleID2, "bob", 2), []want{{"console block", 0, 1, nil}, {"console block", 0, 2, nil}}},
+		{"console, incomplete", broken, []want{{"console block", 0, 0, errIncomplete}}},
+		{"console and armored", armored(2) + onConsole(sampleID, "alice", 1), []want{{"console block", 0, 1, nil}, {"armored", 1, 2, nil}}},
+		{"the same in both", armored(1) + onConsole(sampleID, "alice", 1), []want{{"console block", 0, 1, nil}}},
+		{"base64", inBase64(1), []want{{"base64", 1, 1, nil}}},
+		{"base64, in JSON", "{\n\"password\":\"" + inBase64(1) + "\"}", []want{{"base64", 2, 1, nil}}},
+		{"base64, wrapped", inBase64(1)[:76] + "\r\n" + inBase64(1)[76:] + "\n", []want{{"base64", 1, 1, nil}}},
+		{"base64, two", inBase64(1) + " " + inBase64(2), []want{{"base64", 1, 1, nil}, {"base64", 1, 2, nil}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			found := findEnvelopes([]byte(tt.input))
+			if len(found) != len(tt.want) {
+				t.Fatalf("found %d, want %d: %v", len(found), len(tt.want), listFindings(found))
+			}
+			for i, w := range tt.want {
+				f := found[i]
+				if f.form != w.form || f.line != w.line || !errors.Is(f.fault, w.fault) {
+					t.Errorf("#%d is %s in line %d with fault %v, want %s in line %d with fault %v", i, f.form, f.line, f.fault, w.form, w.line, w.fault)
+				}
+				if w.fault != nil {
+					continue
+				}
+				if got, err := seal.Dearmor(f.sealed); err != nil || !bytes.Equal(got, sample(w.sample)) {
+					t.Errorf("#%d is another envelope: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+func TestFindEnvelopesNamesBlocks(t *testing.T) {
+	found := findEnvelopes([]byte(onConsole(sampleID, "alice", 1)))
+	if len(found) != 1 || found[0].id != sampleID || found[0].user != "alice" {
+		t.Errorf("found %v", listFindings(found))
+	}
+}
+
+func TestRanges(t *testing.T) {
+	for _, tt := range []struct {
+		numbers []int
+		want    string
+	}{
+		{nil, ""},
+		{[]int{3}, "3"},
+		{[]int{3, 4}, "3-4"},
+		{[]int{1, 3, 5}, "1, 3 and 5"},
+		{[]int{1, 2, 3, 7, 9, 10}, "1-3, 7 and 9-10"},
+	} {
+		if got := ranges(tt.numbers); got != tt.want {
+			t.Errorf("ranges(%v) is %q, want %q", tt.numbers, got, tt.want)
+		}
+	}
+}
+
+// FuzzFindEnvelopes looks for envelopes in whatever people paste. What is in
+// there must not matter to one that stands whole on lines of its own.
+func FuzzFindEnvelopes(f *testing.F) {
+	for _, seed := range []string{
+		"", "text\n", "age1abc", string(sample(1)), armored(1), armored(1)[:200], inBase64(1), inBase64(1)[:50],
+		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900],
+		"> " + armorBegin, armorBegin + "\n" + armorBegin, armorEnd, "\xff\xfe", "\xff\xfea\x00", "\xef\xbb\xbf" + armored(1),
+		strings.ReplaceAll(armored(1), "\n", "\r\n"),
+	} {
+		f.Add([]byte(seed))
+	}
+	whole := armored(200)
+	f.Fuzz(func(t *testing.T, input []byte) {
+		for _, fi := range findEnvelopes(asUTF8(input)) {
+			if fi.fault == nil && len(fi.sealed) == 0 {
+				t.Errorf("an envelope without content: %s", fi.name())
+			}
+			if name := fi.name(); strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
+				t.Errorf("control characters in %q", name)
+			}
+			openAll([]finding{fi}, nil)
+		}
+		if bytes.HasPrefix(bytes.TrimLeft(input, " \t\r\n"), []byte(binaryIntro)) {
+			return // a binary age file goes on to its end
+		}
+		found := findEnvelopes(slices.Concat(input, []byte("\n"+whole)))
+		if !slices.ContainsFunc(found, func(fi finding) bool {
+			file, err := seal.Dearmor(fi.sealed)
+			return fi.fault == nil && err == nil && bytes.Equal(file, sample(200))
+		}) {
+			t.Errorf("the envelope at the end was not found, but %v", listFindings(found))
+		}
+	})
+}

@@ -1,0 +1,168 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+// errNoCard means that an envelope was opened and something else was in it.
+var errNoCard = errors.New("was opened, but holds no enrollment card")
+
+// A failure is a finding that gave no card.
+type failure struct {
+	finding
+	err error
+}
+
+func (f failure) text() string {
+	return fmt.Sprintf("the %s %v", f.name(), f.err)
+}
+
+// openAll opens what can be opened.
+func openAll(found []finding, ids []age.Identity) (opened []card.Card, failed []failure) {
+	seen := make(map[string]bool)
+	for _, f := range found {
+		if f.fault != nil {
+			failed = append(failed, failure{f, f.fault})
+			continue
+		}
+		c, err := openOne(f, ids)
+		switch {
+		case err != nil:
+			failed = append(failed, failure{f, err})
+		case !seen[c.ID]:
+			// The same card may be in the input twice, sealed twice or in two
+			// forms; once is enough.
+			seen[c.ID] = true
+			opened = append(opened, c)
+		}
+	}
+	return opened, failed
+}
+
+func openOne(f finding, ids []age.Identity) (card.Card, error) {
+	plaintext, err := seal.Open(f.sealed, ids...)
+	if err != nil {
+		return card.Card{}, openError(f, err)
+	}
+	// Channels with little room carry another form of the card.
+	c, err := card.ParseCompact(plaintext)
+	if errors.Is(err, card.ErrNoCard) {
+		c, err = card.Parse(plaintext)
+	}
+	if errors.Is(err, card.ErrVersion) {
+		return card.Card{}, withHints(fmt.Errorf("was opened, but its card is of a version that this totpctl does not know: %w", err),
+			"a newer totpctl reads it")
+	}
+	if err != nil {
+		return card.Card{}, fmt.Errorf("%w: %w", errNoCard, err)
+	}
+	if f.id != "" && (f.id != c.ID || f.user != c.User) {
+		return card.Card{}, fmt.Errorf("holds another card than its marks say: %q of user %q", c.ID, c.User)
+	}
+	return c, nil
+}
+
+// openError is the predicate of a sentence that begins with the envelope.
+func openError(f finding, err error) error {
+	switch {
+	case errors.Is(err, seal.ErrWrongIdentity):
+		return withHints(wrap("is sealed to other recipients: this identity does not open it", err), identityHint(f))
+	case errors.Is(err, seal.ErrDamaged), errors.Is(err, seal.ErrNoEnvelope), errors.Is(err, seal.ErrSeveral):
+		return withHints(wrap("is damaged: it was truncated or altered on its way", err),
+			"get it again, whole; if it comes the same way a second time, use another channel")
+	case errors.Is(err, seal.ErrTooLarge):
+		return wrap("is too large to be an enrollment card", err)
+	}
+	return err
+}
+
+// identityHint tells which kind of identity an envelope asks for, as its header
+// tells everybody.
+func identityHint(f finding) string {
+	types := stanzaTypes(f.sealed)
+	switch {
+	case types["ssh-ed25519"]:
+		return "it is sealed to an SSH key of the type ed25519: -i ~/.ssh/id_ed25519"
+	case types["ssh-rsa"]:
+		return "it is sealed to an SSH key of the type RSA: -i ~/.ssh/id_rsa"
+	case types["p256tag"], types["mlkem768p256tag"]:
+		return "it is sealed to a key in hardware: open it by age with the plugin of that device, age -d -i FILE"
+	case types["mlkem768x25519"]:
+		return "it is sealed to a post-quantum age key, as totpctl keygen --pq makes: -i FILE"
+	case types["scrypt"]:
+		return "it is sealed to a passphrase, as servers never do: open it by age -d"
+	}
+	return "name the identity it was sealed to: -i FILE"
+}
+
+// stanzaTypes are the types of the recipients of an age file, see
+// https://c2sp.org/age.
+func stanzaTypes(sealed []byte) map[string]bool {
+	types := make(map[string]bool)
+	file, err := seal.Dearmor(sealed)
+	if err != nil {
+		return types
+	}
+	header, err := age.ExtractHeader(bytes.NewReader(file))
+	if err != nil {
+		return types
+	}
+	for line := range strings.Lines(string(header)) {
+		if stanza, ok := strings.CutPrefix(line, "-> "); ok {
+			types[strings.Fields(stanza)[0]] = true
+		}
+	}
+	return types
+}
+
+// noneOpened says why there is no card to show.
+func noneOpened(failed []failure) error {
+	if len(failed) == 1 {
+		return fmt.Errorf("the %s %w", failed[0].name(), failed[0].err)
+	}
+	// The reasons stand in the order of the input; hints that several share are
+	// given once.
+	var lines, hints []string
+	for _, f := range failed {
+		lines = append(lines, f.text())
+		for _, h := range hintsOf(f.err) {
+			if !slices.Contains(hints, h) {
+				hints = append(hints, h)
+			}
+		}
+	}
+	return withHints(fmt.Errorf("none of the %d envelopes in the input could be opened", len(failed)), append(few(lines), hints...)...)
+}
+
+// nothingFound tells apart the inputs in which people look for envelopes in vain.
+func nothingFound(name string, input []byte) error {
+	what := "standard input"
+	if name != "-" {
+		what = fmt.Sprintf("file %q", name)
+	}
+	if len(bytes.TrimSpace(input)) == 0 {
+		return fmt.Errorf("%s is empty", what)
+	}
+	err := fmt.Errorf("%s holds no envelope", what)
+	switch {
+	case bytes.Contains(input, []byte("AGE-SECRET-KEY-")), bytes.Contains(input, []byte("PRIVATE KEY-----")):
+		return withHints(err, "it is an identity: name it with -i, before the envelope")
+	case bytes.Contains(input, []byte(`"totp-enrollment"`)):
+		return withHints(err, "it is a card that has been opened already")
+	case bytes.HasPrefix(bytes.TrimSpace(input), []byte("age1")), bytes.HasPrefix(bytes.TrimSpace(input), []byte("ssh-")):
+		return withHints(err, "it is a recipient, which servers seal to")
+	}
+	return withHints(err, "an envelope begins with "+armorBegin+", or with \"-----BEGIN TOTP ENVELOPE\" in a console log")
+}
