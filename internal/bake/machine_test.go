@@ -173,8 +173,8 @@ func (m *machine) bake() *Report {
 // A state is what is on a disk: path → what one would notice.
 type state map[string]string
 
-// snapshot reads the disk. Times of directories count only where times is set,
-// those under /run never.
+// snapshot reads the disk. Times of directories and links count only where times
+// is set, those under /run never.
 func snapshot(tb testing.TB, root string, times bool) state {
 	tb.Helper()
 	s := state{}
@@ -189,7 +189,7 @@ func snapshot(tb testing.TB, root string, times bool) state {
 		name := strings.TrimPrefix(p, root)
 		uid, gid, _ := target.Owner(fi)
 		line := fmt.Sprintf("%v %d:%d", fi.Mode(), uid, gid)
-		if !fi.IsDir() || times && name != "/run" && !strings.HasPrefix(name, "/run/") {
+		if fi.Mode().IsRegular() || times && name != "/run" && !strings.HasPrefix(name, "/run/") {
 			line += fi.ModTime().Format(" 15:04:05.000000000")
 		}
 		switch {

@@ -62,7 +62,8 @@ type Meta struct {
 // The methods that change the outbox are for a caller that holds the
 // enrollment's lock. Those that read may be called at any time.
 type Outbox struct {
-	t *target.Target
+	t     *target.Target
+	ready bool // directories made, and swept
 }
 
 // OpenOutbox returns the outbox of t. It touches nothing.
@@ -86,10 +87,7 @@ func (o *Outbox) Stage(m Meta, envelope []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := o.mkdirs(); err != nil {
-		return err
-	}
-	if err := o.Sweep(); err != nil {
+	if err := o.prepare(); err != nil {
 		return err
 	}
 	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
@@ -115,7 +113,7 @@ func (o *Outbox) Promote(id string) error {
 	if err := frame.CheckID(id); err != nil {
 		return err
 	}
-	if err := o.mkdirs(); err != nil {
+	if err := o.prepare(); err != nil {
 		return err
 	}
 	staged, ready := path.Join(target.Staged, id), path.Join(target.Ready, id)
@@ -203,12 +201,20 @@ func (m Meta) valid() error {
 	return frame.CheckUser(m.User)
 }
 
-func (o *Outbox) mkdirs() error {
+// prepare makes the directories and sweeps them, once.
+func (o *Outbox) prepare() error {
+	if o.ready {
+		return nil
+	}
 	for _, dir := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready} {
 		if err := o.t.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
 	}
+	if err := o.Sweep(); err != nil {
+		return err
+	}
+	o.ready = true
 	return nil
 }
 

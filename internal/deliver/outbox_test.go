@@ -212,7 +212,8 @@ func TestOutboxLeftovers(t *testing.T) {
 			t.Errorf("%s: not swept", dir)
 		}
 	}
-	// The next envelope sweeps as well.
+	// The first envelope of the next run sweeps as well.
+	o = OpenOutbox(tg)
 	put(path.Join(target.Staged, tmpPrefix+carolID, metaFile), "{")
 	must(t, o.Stage(meta(strings.Repeat("b", 26), "bob"), sealed(1)))
 	if tg.Exists(path.Join(target.Staged, tmpPrefix+carolID)) {

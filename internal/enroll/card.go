@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"encoding/base64"
+	"fmt"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
@@ -34,7 +35,9 @@ func (r *run) readFacts() error {
 	for _, k := range keys {
 		entry, err := card.HostKey(k)
 		if err != nil {
-			return err
+			// One odd file must not keep everybody out.
+			fmt.Fprintf(r.Log, "enroll: a host key is left out of the cards: %v\n", err)
+			continue
 		}
 		r.facts.hostKeys = append(r.facts.hostKeys, entry)
 	}

@@ -78,6 +78,8 @@ type run struct {
 	here   sighting
 	policy *policy.Effective
 	facts  cardFacts
+
+	staged, ready map[string]bool // IDs in the outbox when the users' turn came
 }
 
 // Run enrolls everyone who is to be enrolled and is not yet, and writes what

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -58,25 +57,41 @@ func (r *run) recover(s otp.State) (live bool, err error) {
 		// enrolled this user by hand, which is theirs to decide.
 		return true, nil
 	}
-	staged, err := r.outbox.Staged()
-	if err != nil {
+	if err := r.readOutbox(); err != nil {
 		return false, err
 	}
-	if has(staged, id) {
+	switch {
+	case r.staged[id]:
 		return true, r.outbox.Promote(id)
-	}
-	ready, err := r.outbox.Ready()
-	if err != nil {
-		return false, err
-	}
-	if has(ready, id) {
+	case r.ready[id]:
 		return true, nil
 	}
 	return r.outbox.HasReceipt(id)
 }
 
-func has(metas []deliver.Meta, id string) bool {
-	return slices.ContainsFunc(metas, func(m deliver.Meta) bool { return m.ID == id })
+// readOutbox notes, once a run, which envelopes earlier runs have left.
+func (r *run) readOutbox() error {
+	if r.staged != nil {
+		return nil
+	}
+	staged, err := r.outbox.Staged()
+	if err != nil {
+		return err
+	}
+	ready, err := r.outbox.Ready()
+	if err != nil {
+		return err
+	}
+	r.staged, r.ready = ids(staged), ids(ready)
+	return nil
+}
+
+func ids(metas []deliver.Meta) map[string]bool {
+	set := map[string]bool{}
+	for _, m := range metas {
+		set[m.ID] = true
+	}
+	return set
 }
 
 // enroll makes a new enrollment that takes the place of the one marked old.

@@ -16,12 +16,21 @@ import (
 const maxLinks = 40
 
 // resolve turns an absolute guest path into one relative to the root that
-// holds no symbolic link, but for its last element where followLast is false.
-// Elements that do not exist are kept, so that they can be made. [os.Root]
-// alone would refuse absolute links, such as /var/lib/cloud/instance.
+// [os.Root] can walk: it holds no absolute symbolic link, which os.Root
+// refuses, and its last element is no link unless followLast is false.
+// Elements that do not exist are kept, so that they can be made. An absolute
+// link on the way is, for example, /var/lib/cloud/instance.
 func (t *Target) resolve(name string, followLast bool) (string, error) {
 	if !strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
 		return "", &fs.PathError{Op: "resolve", Path: name, Err: ErrPath}
+	}
+	// Few paths have a link on the way, and os.Root itself resolves those that
+	// are not absolute. So most are settled by one look.
+	if rel := strings.TrimPrefix(path.Clean(name), "/"); rel != "" {
+		fi, err := t.root.Lstat(rel)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (!followLast || fi.Mode()&fs.ModeSymlink == 0) {
+			return rel, nil
+		}
 	}
 	var done []string
 	rest := elements(path.Clean(name))

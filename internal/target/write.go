@@ -99,7 +99,7 @@ func (t *Target) Mkdir(name string, mode fs.FileMode) error {
 		return err
 	}
 	parent := path.Dir(rel)
-	if parent != "." {
+	if _, err := t.root.Stat(parent); err != nil {
 		if err := t.mkdirAll(parent); err != nil {
 			return guest(name, err)
 		}

@@ -3,7 +3,10 @@
 
 package console
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 const (
 	// reach is how many lines after its beginning a broken line may end.
@@ -26,24 +29,27 @@ const (
 //
 // Where the beginning ends is seen by the first character that cannot be part
 // of it, or else follows from the length of the rest, since all lines of a
-// block are equally long.
+// block are equally long. The rest comes before the next line begins.
+// Everything that fits is tried, even after a success: a beginning may fit the
+// rest of more than one broken line.
 func (d *decoder) splice(i, at int) {
+	last := i
+	for last < i+reach && last+1 < len(d.lines) && !begins(rests(d.lines[last+1], at)) {
+		last++
+	}
 	for _, width := range []int{3, 4} {
 		first := d.lines[i][at:]
 		f := fit(first, width)
 		for _, cut := range []int{f, f - 1} {
-			if cut > 0 && d.extend(first[:cut], i+1, i+reach, at, width, 2) {
-				return
+			if cut > 0 {
+				d.extend(first[:cut], i+1, last, at, width, 2)
 			}
 		}
-		for j := i + 1; j <= i+reach && j < len(d.lines); j++ {
+		for j := i + 1; j <= last; j++ {
 			for _, rest := range rests(d.lines[j], at) {
-				if d.tries++; d.tries > maxTries {
-					return
-				}
 				cut := lineLen(width) - len(rest)
-				if cut > 0 && cut <= f && d.take(first[:cut]+rest) > 0 {
-					return
+				if cut > 0 && cut <= f && d.try() {
+					d.take(first[:cut] + rest)
 				}
 			}
 		}
@@ -51,28 +57,37 @@ func (d *decoder) splice(i, at int) {
 }
 
 // extend looks for the pieces that follow head, in lines from to last.
-func (d *decoder) extend(head string, from, last, at, width, piece int) bool {
+func (d *decoder) extend(head string, from, last, at, width, piece int) {
 	need := lineLen(width) - len(head)
-	for j := from; j <= last && j < len(d.lines); j++ {
+	for j := from; j <= last; j++ {
 		for _, rest := range rests(d.lines[j], at) {
-			if d.tries++; d.tries > maxTries {
-				return false
+			if !d.try() {
+				return
 			}
-			if len(rest) >= need && d.take(head+rest) > 0 {
-				return true
+			if len(rest) >= need {
+				d.take(head + rest)
 			}
 			if piece == maxPieces {
 				continue
 			}
 			f := fit(head+rest, width) - len(head)
 			for _, cut := range []int{f, f - 1} {
-				if cut > 0 && cut < need && d.extend(head+rest[:cut], j+1, last, at, width, piece+1) {
-					return true
+				if cut > 0 && cut < need {
+					d.extend(head+rest[:cut], j+1, last, at, width, piece+1)
 				}
 			}
 		}
 	}
-	return false
+}
+
+func begins(rests []string) bool {
+	return slices.ContainsFunc(rests, func(s string) bool { return strings.HasPrefix(s, "TOTP ") })
+}
+
+// try counts an attempt and tells whether there may be one more.
+func (d *decoder) try() bool {
+	d.tries++
+	return d.tries <= maxTries
 }
 
 // rests returns what of a line may belong to a broken one: all of it, or what

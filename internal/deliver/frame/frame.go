@@ -54,7 +54,7 @@ var (
 	ErrID = errors.New("must be 26 lower-case base32 characters")
 
 	// ErrUser means that a user name is not one that Linux tools accept.
-	ErrUser = errors.New("must be a user name of 1 to 32 characters: a-z or _, then a-z, 0-9, _, - or .")
+	ErrUser = errors.New("must be a user name of 1 to 32 characters: a-z or _ first, then dots, - and 0-9 as well")
 
 	// ErrHeader means that a line is not a header of this protocol.
 	ErrHeader = errors.New("not a frame header")
