@@ -1,0 +1,124 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:generate go tool packer-sdc struct-markdown
+//go:generate go tool packer-sdc mapstructure-to-hcl2 -type Config,User,Channel
+
+package totp
+
+import (
+	"github.com/hashicorp/packer-plugin-sdk/common"
+	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
+)
+
+// Config is the provisioner's block. The keys of the policy mean what they mean
+// in a policy file, and have the same defaults.
+type Config struct {
+	common.PackerConfig `mapstructure:",squash"`
+
+	// A file that holds the whole policy in YAML, for those with many templates.
+	// Neither a key of the policy nor a `user` or `channel` block can stand beside
+	// it.
+	PolicyFile string `mapstructure:"policy_file"`
+
+	// Who issues the codes, as the authenticator app shows it: 1 to 64 printable
+	// characters without a colon. Default: `SSH`.
+	Issuer string `mapstructure:"issuer"`
+
+	// Who is enrolled at an instance's first boot: `auto` (every account with a
+	// login shell and a uid from 1000, and root where it has login keys on that
+	// instance) or `listed` (only the accounts with a `user` block). Default:
+	// `auto`.
+	Enroll string `mapstructure:"enroll"`
+
+	// An account and the recipients of its cards. Can be repeated. See
+	// [User](#user-block).
+	Users []User `mapstructure:"user"`
+
+	// age recipients who can read the card of every user as well. Each card names
+	// them. They alone enroll nobody.
+	EscrowRecipients []string `mapstructure:"escrow_recipients"`
+
+	// The layers that may name the recipients of a user: `image` (this block),
+	// `vendor` (vendor-data), `instance` (user-data), and `authorized_keys`, which
+	// seals to the SSH keys of a user for whom no recipient is named. Default:
+	// `["image", "vendor", "instance"]`.
+	RecipientsFrom []string `mapstructure:"recipients_from"`
+
+	// The number of one-time backup codes of each user, from 1 to 10. Default: 8.
+	BackupCodes int `mapstructure:"backup_codes"`
+
+	// How many attempts a user has: `standard` (3 in 30 seconds) or `strict` (5 in
+	// 300 seconds). Default: `standard`.
+	RateLimit string `mapstructure:"rate_limit"`
+
+	// When an envelope counts as delivered: `any` or `all` of the acknowledged
+	// channels have taken it. Default: `any`.
+	Require string `mapstructure:"require"`
+
+	// A way for envelopes out of the instance. Can be repeated. See
+	// [Channel](#channel-block). Default: `virtio`, `console` and `file`.
+	Channels []Channel `mapstructure:"channel"`
+
+	// `install` installs the PAM module from the distribution's repository.
+	// `present` never touches the package manager, and fails where the module is
+	// missing. Default: `install`.
+	Packages string `mapstructure:"packages"`
+
+	// The command that runs a script of ours on the guest as root, as the shell
+	// provisioner has it. `{{ .Path }}` is the script, `{{ .Vars }}` the variables
+	// PACKER_BUILD_NAME and PACKER_BUILDER_TYPE, and `{{ .Sudo }}` is true where the
+	// user is not root. It is run twice: for the bake and for its report. Where sudo
+	// asks for a password, use
+	// `"echo 'password' | {{ .Vars }} sudo -S -E sh '{{ .Path }}'"`.
+	// Default: `"{{ if .Sudo }}sudo -n {{ end }}sh '{{ .Path }}'"`.
+	ExecuteCommand string `mapstructure:"execute_command"`
+
+	// The directory on the guest in which the provisioner makes its own private
+	// directory, removed at the end. Programs must be allowed to run from it (no
+	// `noexec`). Default: `/tmp`.
+	RemoteFolder string `mapstructure:"remote_folder"`
+
+	// A file on this machine for the build report, a JSON document that says what
+	// was baked. It holds no secrets. Default: the report stays on the guest only,
+	// in /var/lib/totp-agent/report.json.
+	Report string `mapstructure:"report"`
+
+	ctx interpolate.Context
+}
+
+// User is an account of the instances and the recipients of its cards.
+type User struct {
+	// The account's name.
+	Name string `mapstructure:"name" required:"true"`
+
+	// age recipients, all of one class: `age1…` (X25519), `age1pq1…` (post-quantum
+	// hybrid), `age1tag1…` or `age1tagpq1…` (hardware). Later layers can replace
+	// them where `recipients_from` names the layer.
+	Recipients []string `mapstructure:"recipients"`
+}
+
+// Channel is a way for envelopes out of the instance.
+type Channel struct {
+	// `virtio` (a virtio-serial port; the host's answer is the receipt), `console`
+	// (numbered lines on the serial console) or `file` (a directory on the
+	// instance, to be picked up).
+	Type string `mapstructure:"type" required:"true"`
+
+	// virtio: the name of the port. Default: `org.totp.enroll.0`.
+	Port string `mapstructure:"port"`
+
+	// http: where to send an envelope. It must contain `{id}`.
+	URL string `mapstructure:"url"`
+
+	// http: `PUT` or `POST`. Default: `PUT`.
+	Method string `mapstructure:"method"`
+
+	// http: request headers. An image must not carry credentials, so that they are
+	// refused here and belong into vendor-data or user-data.
+	Headers map[string]string `mapstructure:"headers"`
+
+	// http: an absolute path on the instance, of the certificates to trust instead
+	// of the system's.
+	CAFile string `mapstructure:"ca_file"`
+}
