@@ -1,0 +1,165 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build linux
+
+package acctest_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+)
+
+// The whole way by the agent alone: bake, first boot, envelope, login.
+func TestBakeEnrollDeliverLogin(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if got := m.ok("check").out; strings.Contains(got, "critical") {
+		t.Errorf("check of a fresh image: %s", got)
+	}
+	cards := m.firstBoot()
+	if len(cards) != 2 {
+		t.Fatalf("%d cards, want alice's and bob's", len(cards))
+	}
+	if got, want := m.list(pamStates), []string{"alice", "bob"}; !slices.Equal(got, want) {
+		t.Errorf("PAM state files %v, want %v", got, want)
+	}
+	for _, u := range m.status().Users {
+		_, enrolled := cards[u.Name]
+		if u.Enrolled != enrolled {
+			t.Errorf("status: %s: enrolled %v, want %v", u.Name, u.Enrolled, enrolled)
+		}
+		if enrolled && (u.ID != cards[u.Name].ID || u.Delivery["file"].State != "offered") {
+			t.Errorf("status: %+v, want the card's id %s, offered", u, cards[u.Name].ID)
+		}
+		if !enrolled && u.Why == "" {
+			t.Errorf("status: %s is not enrolled, without a reason", u.Name)
+		}
+	}
+	m.table(cards)
+	m.ok("check")
+	want := []string{"var/lib/google-authenticator/alice", "var/lib/google-authenticator/bob"}
+	if got := m.leaks(cards); !slices.Equal(got, want) {
+		t.Errorf("the secrets are in %v, want %v", got, want)
+	}
+}
+
+// Every verb run twice changes nothing the second time.
+func TestTwiceChangesNothing(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	before := snapshot(t, m.Dir())
+	if _, err := bakeRoot(t.Context(), m.Root, m.img.policy); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range changed(before, snapshot(t, m.Dir())) {
+		// The report says when it was made; apt and the debug log are not ours.
+		if !strings.HasPrefix(name, "/root/") && !strings.HasPrefix(name, "/var/log/") && !strings.HasPrefix(name, "/var/cache/") &&
+			name != "/var/lib/totp-agent/report.json" {
+			t.Errorf("the second bake has changed %s", name)
+		}
+	}
+	cards := m.firstBoot()
+	before = snapshot(t, m.Dir())
+	m.ok("enroll")
+	m.ok("deliver")
+	for _, name := range changed(before, snapshot(t, m.Dir())) {
+		if !strings.HasPrefix(name, "/run/totp-agent/") {
+			t.Errorf("the second boot has changed %s", name)
+		}
+	}
+	if again := m.cards(); again["alice"].ID != cards["alice"].ID || again["alice"].Secret != cards["alice"].Secret {
+		t.Error("the second boot has made another secret")
+	}
+}
+
+// Without a recipient for anybody nobody is enrolled, and that is said where a
+// person who cannot log in sees it: in sshd's banner.
+func TestNobodyToEnrollIsSaid(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.must("sh", "-c", "printf 'version: 1\\nchannels: [{type: file}]\\n' > /etc/totp-agent/image.yaml")
+	m.agent("enroll")
+	if got := m.list(pamStates); len(got) != 0 {
+		t.Errorf("state files %v", got)
+	}
+	if st := m.status(); st.Notice == "" {
+		t.Error("status says nothing")
+	}
+	m.must("/usr/sbin/sshd", "-t")
+	s, err := m.StartSSHD(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := m.HostKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := m.img.people["alice"]
+	r := login.Go{}.Login(t.Context(), login.Server{Host: s.Host, Port: s.Port, HostKeys: keys}, login.Try{User: "alice", Key: alice.key,
+		Methods: []string{login.PublicKey, login.KeyboardInteractive}, Answers: []string{"123456"}})
+	if r.Outcome != login.Refused || r.Banner == "" {
+		t.Errorf("%v, banner %q; want a refusal and a banner", r, r.Banner)
+	}
+}
+
+// snapshot returns a digest of everything below a directory, by absolute name.
+func snapshot(t *testing.T, top string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		digest := info.Mode().String()
+		switch {
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			digest += target
+		case d.Type().IsRegular():
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			digest += fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		all[strings.TrimPrefix(path, top)] = digest
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// changed returns the names that are new, gone or different.
+func changed(before, after map[string]string) []string {
+	var names []string
+	for name, digest := range after {
+		if before[name] != digest {
+			names = append(names, name)
+		}
+	}
+	for name := range before {
+		if _, ok := after[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
