@@ -1,0 +1,280 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Bench prints what the agent costs on this machine: the CPU time, memory and
+// delay of an enrollment as a whole process, and the size of the binary for
+// each architecture. With --gate it also compares the sizes with those in
+// sizes.json and fails where one has grown by more than 5 %; --write records
+// the present ones, which the changelog should then mention.
+//
+// It runs the agent in an empty root of its own and so needs root.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"filippo.io/age"
+)
+
+// The limits that the project promises. They are printed beside what was
+// measured; only sizes are a gate, since times depend on the machine.
+const (
+	maxSize   = 10 << 20
+	maxGzip   = 4 << 20
+	maxGrowth = 1.05
+	runs      = 20
+)
+
+func main() {
+	if root := os.Getenv(rootVariable); root != "" {
+		if err := child(root); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	gate := flag.Bool("gate", false, "fail on sizes over the limits or grown by more than 5 %")
+	write := flag.Bool("write", false, "record the present sizes")
+	flag.Parse()
+	if err := run(*gate, *write); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(gate, write bool) error {
+	dir, err := os.MkdirTemp("", "totp-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	sizes := map[string]size{}
+	for _, arch := range []string{"amd64", "arm64"} {
+		if sizes[arch], err = build(dir, arch); err != nil {
+			return err
+		}
+	}
+	if err := printSizes(sizes, gate); err != nil {
+		return err
+	}
+	if write {
+		b, err := json.MarshalIndent(sizes, "", "  ")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(sizesFile, append(b, '\n'), 0o644)
+	}
+	if gate {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("the times need root, since the agent runs in a root of its own")
+	}
+	return printTimes(dir)
+}
+
+const sizesFile = "acctest/bench/sizes.json"
+
+type size struct {
+	Binary int `json:"binary"`
+	Gzip   int `json:"gzip"`
+}
+
+func agent(dir, arch string) string { return filepath.Join(dir, "totp-agent-"+arch) }
+
+func build(dir, arch string) (size, error) {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", agent(dir, arch), "./cmd/totp-agent")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return size{}, fmt.Errorf("%w\n%s", err, out)
+	}
+	b, err := os.ReadFile(agent(dir, arch))
+	if err != nil {
+		return size{}, err
+	}
+	var z bytes.Buffer
+	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression)
+	if err != nil {
+		return size{}, err
+	}
+	if _, err := w.Write(b); err != nil {
+		return size{}, err
+	}
+	return size{len(b), z.Len()}, w.Close()
+}
+
+func printSizes(now map[string]size, gate bool) error {
+	b, err := os.ReadFile(sizesFile)
+	if err != nil && (gate || !errors.Is(err, os.ErrNotExist)) {
+		return err
+	}
+	recorded := map[string]size{}
+	if err == nil {
+		if err := json.Unmarshal(b, &recorded); err != nil {
+			return fmt.Errorf("%s: %w", sizesFile, err)
+		}
+	}
+	fmt.Printf("%-28s %12s %12s\n", "agent", "binary", "gzipped")
+	fmt.Printf("%-28s %12s %12s\n", "limit", mib(maxSize), mib(maxGzip))
+	var errs []error
+	for _, arch := range []string{"amd64", "arm64"} {
+		n, r := now[arch], recorded[arch]
+		fmt.Printf("%-28s %12s %12s\n", "linux/"+arch, mib(n.Binary), mib(n.Gzip))
+		if n.Binary > maxSize || n.Gzip > maxGzip {
+			errs = append(errs, fmt.Errorf("linux/%s: over the limit", arch))
+		}
+		if gate && float64(n.Binary) > float64(r.Binary)*maxGrowth {
+			errs = append(errs, fmt.Errorf("linux/%s: grown from %s to %s; make it smaller, or say why in CHANGELOG.md and record it with: make size-record", arch, mib(r.Binary), mib(n.Binary)))
+		}
+	}
+	fmt.Println()
+	return errors.Join(errs...)
+}
+
+func mib(n int) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }
+
+func printTimes(dir string) error {
+	fmt.Printf("%-28s %12s %12s %12s %12s\n", "totp-agent enroll", "users", "CPU", "wall", "peak memory")
+	var first [2]cost
+	for i, users := range []int{1, 11} {
+		var err error
+		if first[i], err = measure(dir, users, true); err != nil {
+			return err
+		}
+		first[i].print("first boot", users)
+		later, err := measure(dir, users, false)
+		if err != nil {
+			return err
+		}
+		later.print("later boot", users)
+	}
+	per := (first[1].CPU - first[0].CPU) / 10
+	fmt.Printf("%-28s %12s %12s\n", "per further user", "", per.Round(10*time.Microsecond))
+	fmt.Printf("\nlimits: 10ms CPU for one user and 1.5ms per further one, 50ms wall at the first boot and 15ms later, 24 MiB\nmedians of %d runs each\n", runs)
+	return nil
+}
+
+type cost struct {
+	CPU, Wall time.Duration
+	RSS       int64 // KiB
+}
+
+func (c cost) print(what string, users int) {
+	fmt.Printf("%-28s %12d %12s %12s %12s\n", what, users, c.CPU.Round(10*time.Microsecond), c.Wall.Round(10*time.Microsecond), mib(int(c.RSS)<<10))
+}
+
+// measure runs the agent as a boot does: in a fresh root each time for a first
+// boot, in the same root for later ones.
+func measure(dir string, users int, fresh bool) (cost, error) {
+	var all []cost
+	root, err := machine(dir, users)
+	if err != nil {
+		return cost{}, err
+	}
+	for i := range runs + 1 {
+		if fresh && i > 0 {
+			if root, err = machine(dir, users); err != nil {
+				return cost{}, err
+			}
+		}
+		c, err := once(root)
+		if err != nil {
+			return cost{}, err
+		}
+		if i > 0 { // the first warms the page cache, and enrolls where later boots are measured
+			all = append(all, c)
+		}
+	}
+	median := func(of func(cost) int64) int64 {
+		v := make([]int64, len(all))
+		for i, c := range all {
+			v[i] = of(c)
+		}
+		slices.Sort(v)
+		return v[len(v)/2]
+	}
+	return cost{
+		time.Duration(median(func(c cost) int64 { return int64(c.CPU) })),
+		time.Duration(median(func(c cost) int64 { return int64(c.Wall) })),
+		median(func(c cost) int64 { return c.RSS }),
+	}, nil
+}
+
+// once runs the agent by a small process of this program's own: a child's peak
+// memory is never reported as less than what its parent had when it forked.
+func once(root string) (cost, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return cost{}, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), rootVariable+"="+root)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return cost{}, err
+	}
+	var c cost
+	return c, json.Unmarshal(out, &c)
+}
+
+const rootVariable = "TOTP_BENCH_ROOT"
+
+// child is the small process.
+func child(root string) error {
+	cmd := exec.Command("/totp-agent", "enroll")
+	cmd.Env, cmd.Dir = []string{}, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w\n%s", err, stderr.Bytes())
+	}
+	wall := time.Since(start)
+	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return json.NewEncoder(os.Stdout).Encode(cost{cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), wall, usage.Maxrss})
+}
+
+// machine makes a root with that many accounts to enroll.
+func machine(dir string, users int) (string, error) {
+	root, err := os.MkdirTemp(dir, "root-")
+	if err != nil {
+		return "", err
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return "", err
+	}
+	passwd, layer := "root:x:0:0::/root:/bin/bash\n", "version: 1\nissuer: Example Hosting\nusers:\n"
+	for i := range users {
+		passwd += fmt.Sprintf("user%d:x:%d:1000::/home/u:/bin/bash\n", i, 1000+i)
+		layer += fmt.Sprintf("  - {name: user%d, recipients: [%s]}\n", i, id.Recipient())
+	}
+	files := map[string]string{
+		"etc/passwd": passwd, "etc/hostname": "web-1\n", "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+		"etc/totp-agent/image.yaml": layer,
+	}
+	for name, text := range files {
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return root, os.Link(agent(dir, "amd64"), filepath.Join(root, "totp-agent"))
+}
