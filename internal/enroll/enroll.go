@@ -107,6 +107,10 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 	defer unlock()
+	// A power cut may have left half a state file beside the whole one.
+	if err := r.t.Sweep(target.PAMStateDir); err != nil {
+		return st, err
+	}
 
 	// The identity comes before the policy: a clone must lose its original's
 	// secrets also where its policy cannot be read.
@@ -124,6 +128,10 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return st, err
 	}
+	for _, n := range r.policy.Notices {
+		st.Remarks = append(st.Remarks, RefusedLayer{Layer: string(n.Layer), Error: n.Err.Error()})
+		fmt.Fprintf(r.Log, "enroll: %s layer: %v\n", n.Layer, n.Err)
+	}
 	people, err := r.people()
 	if err != nil {
 		return st, err
@@ -133,7 +141,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		if ctx.Err() != nil {
 			return st, ctx.Err()
 		}
-		u := UserStatus{Name: p.name}
+		u := UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name))}
 		if !mayEnroll {
 			u.Why = ErrUnknownID.Error()
 		} else if err := r.user(p, &u); err != nil {

@@ -24,7 +24,8 @@ type Status struct {
 	Identity      string         `json:"identity"` // where the identity comes from, or why it is unknown
 	Users         []UserStatus   `json:"users"`
 	RefusedLayers []RefusedLayer `json:"refused_layers,omitempty"`
-	Notice        string         `json:"notice,omitempty"` // what console and SSH banner say
+	Remarks       []RefusedLayer `json:"remarks,omitempty"` // keys of a newer version, which this agent passed over
+	Notice        string         `json:"notice,omitempty"`  // what console and SSH banner say
 	Error         string         `json:"error,omitempty"`
 }
 
@@ -36,7 +37,8 @@ type UserStatus struct {
 	Generation int                 `json:"generation,omitempty"`
 	Used       bool                `json:"used"` // a code has been accepted
 	Why        string              `json:"why,omitempty"`
-	Delivery   map[string]Delivery `json:"delivery,omitempty"` // by channel
+	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
+	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 
 	fresh bool
 }
@@ -73,7 +75,11 @@ func ReadStatus(t *target.Target) (*Status, error) {
 	if err := json.Unmarshal(b, st); err != nil {
 		return nil, errors.New(target.Status + ": damaged; run totp-agent enroll")
 	}
-	return st, st.refresh(t)
+	if err := st.refresh(t); err != nil {
+		// What cannot be brought up to date is still worth showing.
+		st.Error = strings.TrimPrefix(st.Error+"; "+err.Error(), "; ")
+	}
+	return st, nil
 }
 
 // refresh brings the status up to date with what logins, resets and delivery
