@@ -177,8 +177,8 @@ func TestCutShortPolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 		place := line
-		if size == 0 {
-			place = regexp.MustCompile(`image\.yaml`) // an empty file has no line
+		if size <= 1 {
+			place = regexp.MustCompile(`image\.yaml`) // an empty file has no line, nor has one with half a comment
 		}
 		s := m.agent("enroll")
 		if s.code != 2 || !place.MatchString(s.err) {

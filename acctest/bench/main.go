@@ -1,6 +1,8 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
+//go:build linux
+
 // Bench prints what the agent costs on this machine: the CPU time, memory and
 // delay of an enrollment as a whole process, and the size of the binary for
 // each architecture. With --gate it also compares the sizes with those in

@@ -44,7 +44,9 @@ func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		_, err = bake.Run(e, t, bake.Options{Policy: p, PolicyText: text, Agent: self, Log: e.err})
+		// The image gets the canonical text: it ends with a mark, so that a file
+		// that was cut short is never taken for a whole one.
+		_, err = bake.Run(e, t, bake.Options{Policy: p, Agent: self, Log: e.err})
 		return err
 	}
 }

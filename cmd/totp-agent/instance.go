@@ -85,6 +85,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 	for _, l := range st.RefusedLayers {
 		fmt.Fprintf(w, "refused: %s layer: %s\n", l.Layer, l.Error)
 	}
+	for _, l := range st.Remarks {
+		fmt.Fprintf(w, "passed over: %s layer: %s\n", l.Layer, l.Error)
+	}
 	if st.Notice != "" {
 		fmt.Fprintf(w, "notice: %s\n", strings.TrimSpace(st.Notice))
 	}
