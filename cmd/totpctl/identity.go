@@ -74,9 +74,6 @@ func identityError(name string, err error) error {
 	switch {
 	case errors.Is(err, seal.ErrPassphrase):
 		return fmt.Errorf("identity %q: the passphrase is wrong", name)
-	case errors.Is(err, errNoTerminal):
-		return withHints(fmt.Errorf("identity %q: %w", name, errNoTerminal),
-			"run totpctl in a terminal")
 	case errors.Is(err, seal.ErrPPK):
 		return withHints(fmt.Errorf("identity %q: is a PuTTY key file (.ppk), which age cannot use", name),
 			"PuTTYgen turns it into an OpenSSH key: File > Load private key, then Conversions > Export OpenSSH key (force new file format)",

@@ -167,7 +167,7 @@ func TestNoTerminal(t *testing.T) {
 	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("got %v, want exit code 1", err)
 	}
-	if !strings.Contains(string(out), errNoTerminal.Error()) {
+	if !strings.Contains(string(out), errNoTerminal.Error()) || !strings.Contains(string(out), "totpctl: hint: run totpctl in a terminal\n") {
 		t.Errorf("says %q", out)
 	}
 }

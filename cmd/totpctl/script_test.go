@@ -200,8 +200,9 @@ func hostKeys(instance string) []ssh.PublicKey {
 	copy(seed[:], instance)
 	ed, err := ssh.NewPublicKey(ed25519.NewKeyFromSeed(seed[:]).Public())
 	must(err)
-	// Any point of the curve will do; nobody signs with this key.
-	ec, err := ssh.NewPublicKey(&ecdsa.PublicKey{Curve: elliptic.P256(), X: elliptic.P256().Params().Gx, Y: elliptic.P256().Params().Gy})
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), append(seed[1:], 1))
+	must(err)
+	ec, err := ssh.NewPublicKey(private.Public())
 	must(err)
 	return []ssh.PublicKey{ed, ec}
 }

@@ -18,7 +18,8 @@ import (
 
 // errNoTerminal is returned where a passphrase is needed and nobody is there
 // to ask.
-var errNoTerminal = errors.New("a passphrase is needed and there is no terminal to ask for it")
+var errNoTerminal = withHints(errors.New("a passphrase is needed and there is no terminal to ask for it"),
+	"run totpctl in a terminal")
 
 // isTerminal reports whether f is a terminal.
 func isTerminal(f *os.File) bool {

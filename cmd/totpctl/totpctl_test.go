@@ -4,12 +4,18 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// raceOptions keep a program that was built with -race from sleeping for a second
+// at its exit.
+const raceOptions = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", raceOptions)
 	testscript.Main(m, map[string]func(){"totpctl": main})
 }
 
@@ -27,6 +33,7 @@ func TestScript(t *testing.T) {
 func isolate(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
+	env.Setenv("GORACE", raceOptions)
 	env.Setenv("AppData", env.WorkDir+"/config")
 	return nil
 }
