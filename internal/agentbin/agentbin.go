@@ -35,7 +35,7 @@ var (
 
 // maxSize bounds an unpacked agent in bytes. The agent is held under 10 MB; a
 // file beyond this is not ours.
-const maxSize = 64 << 20
+const maxSize = 16 << 20
 
 // Archs returns the architectures with an embedded agent in the words of
 // GOARCH, sorted. It returns none where the program was built without agents.

@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"debug/elf"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -31,6 +32,7 @@ func TestAgent(t *testing.T) {
 		"arm64": whole[:len(whole)-9],
 		"riscv": zip(t, "#!/bin/sh"),
 		"mips":  []byte("no gzip"),
+		"sparc": zip(t, "\x7fELF"+strings.Repeat("\x00", maxSize)),
 	}
 	for _, tt := range []struct {
 		name   string
@@ -43,6 +45,7 @@ func TestAgent(t *testing.T) {
 		{"cut short", full, "arm64", "", ErrDamaged},
 		{"not an executable", full, "riscv", "", ErrDamaged},
 		{"not gzip", full, "mips", "", ErrDamaged},
+		{"too large", full, "sparc", "", ErrDamaged},
 		{"unknown", full, "s390x", "", ErrNoArch},
 		{"none", nil, "amd64", "", ErrNotEmbedded},
 	} {

@@ -253,16 +253,19 @@ func TestRunRefuses(t *testing.T) {
 		{"no systemd unit", func(m *machine) { m.must(m.Remove(unit)) }, ErrUnit, "ssh.service"},
 		{"a sshd of another kind", func(m *machine) { m.fail[target.SSHD+" -V"] = targettest.Answer{Stderr: "Dropbear"} }, target.ErrNoOpenSSH, ""},
 	} {
-		m := newMachine(t)
-		test.damage(m)
-		before := snapshot(t, m.Root(), false)
-		_, err := Run(t.Context(), m.Target, m.options())
-		if !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.where) {
-			t.Errorf("%s: %v, want %v with %q", test.name, err, test.err, test.where)
-		}
-		if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
-			t.Errorf("%s: not restored:\n%s", test.name, strings.Join(d, "\n"))
-		}
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			test.damage(m)
+			before := snapshot(t, m.Root(), false)
+			_, err := Run(t.Context(), m.Target, m.options())
+			if !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.where) {
+				t.Errorf("%v, want %v with %q", err, test.err, test.where)
+			}
+			if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+				t.Errorf("not restored:\n%s", strings.Join(d, "\n"))
+			}
+		})
 	}
 }
 

@@ -124,26 +124,28 @@ func TestCheck(t *testing.T) {
 			m.must(m.Symlink("/lib/systemd/system/ssh.socket", units+"sockets.target.wants/ssh.socket"))
 		}, []string{"socket-enabled " + units + "sockets.target.wants/ssh.socket", "socket-unmasked " + socket}},
 	} {
-		m := newMachine(t)
-		m.bake()
-		test.damage(m)
-		before := snapshot(t, m.Root(), false)
-		findings, err := Check(t.Context(), m.Target)
-		if err != nil {
-			t.Errorf("%s: %v", test.name, err)
-			continue
-		}
-		if got := ids(findings); !slices.Equal(got, test.want) {
-			t.Errorf("%s:\n got %q\nwant %q", test.name, got, test.want)
-		}
-		for _, f := range findings {
-			if f.What == "" || f.Fix == "" || f.Severity != Critical && f.Severity != Degraded {
-				t.Errorf("%s: %+v", test.name, f)
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.bake()
+			test.damage(m)
+			before := snapshot(t, m.Root(), false)
+			findings, err := Check(t.Context(), m.Target)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
-			t.Errorf("%s: the check changed:\n%s", test.name, strings.Join(d, "\n"))
-		}
+			if got := ids(findings); !slices.Equal(got, test.want) {
+				t.Errorf("got %q\nwant %q", got, test.want)
+			}
+			for _, f := range findings {
+				if f.What == "" || f.Fix == "" || f.Severity != Critical && f.Severity != Degraded {
+					t.Errorf("%+v", f)
+				}
+			}
+			if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
+				t.Errorf("the check changed:\n%s", strings.Join(d, "\n"))
+			}
+		})
 	}
 }
 

@@ -207,7 +207,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 
 	cctx, cancel := context.WithTimeout(ctx, c.deadline)
 	err := c.Send(cctx, item)
-	if end, _ := cctx.Deadline(); !time.Now().Before(end) {
+	if end, _ := cctx.Deadline(); err != nil && !time.Now().Before(end) {
 		p.late[c.Name()] = true
 	}
 	cancel()

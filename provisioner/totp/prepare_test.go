@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -262,6 +263,39 @@ require: all
 	}
 	if len(back.Users) != 2 || back.Users[0].Recipients[0] != alice || back.BackupCodes != 5 || back.Channels[0].Port != "org.example.0" {
 		t.Errorf("the policy says something else: %s", fromBlock.policy)
+	}
+}
+
+// TestBlockBecomesPolicy: every key of the policy that the block has arrives in
+// it, and none can stand beside a file.
+func TestBlockBecomesPolicy(t *testing.T) {
+	whole := Config{
+		Issuer: "i", Enroll: "e", Users: []User{{"n", []string{"r"}}}, EscrowRecipients: []string{"s"},
+		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "c"}},
+	}
+	want := &policy.Policy{
+		Version: policy.Version, Issuer: "i", Enroll: "e", Users: []policy.User{{Name: "n", Recipients: []string{"r"}}},
+		EscrowRecipients: []string{"s"}, RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		Channels: []policy.Channel{{Type: "t", Port: "o", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, CAFile: "c"}},
+	}
+	if got := whole.policy(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the policy lacks something of the block")
+	}
+
+	// The fields of the block are those of the policy and the provisioner's own.
+	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report"}
+	of := reflect.TypeFor[Config]()
+	for i := range of.NumField() {
+		f := of.Field(i)
+		if f.Anonymous || !f.IsExported() || slices.Contains(own, f.Name) {
+			continue
+		}
+		var one Config
+		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(whole).Field(i))
+		if keys := one.policyKeys(); !slices.Equal(keys, []string{f.Tag.Get("mapstructure")}) {
+			t.Errorf("with %s set the policy's keys are %q", f.Name, keys)
+		}
 	}
 }
 
