@@ -18,8 +18,8 @@ import (
 func init() {
 	Register(Driver{
 		Type: policy.ChannelConsole,
-		// A large envelope takes most of a minute at 9600 baud.
-		Deadline: 60 * time.Second,
+		// The largest card, twice, takes a minute at 9600 baud.
+		Deadline: 2 * time.Minute,
 		Check:    func(policy.Channel) error { return nil },
 		New: func(_ policy.Channel, t *target.Target) Channel {
 			return &tty{open: opener(t)}

@@ -91,13 +91,7 @@ func (o *Outbox) Stage(m Meta, envelope []byte) error {
 		return err
 	}
 	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
-	err = o.t.Mkdir(tmp, 0o700)
-	if err == nil {
-		err = o.t.WriteFile(path.Join(tmp, metaFile), append(meta, '\n'), 0o600)
-	}
-	if err == nil {
-		err = o.t.WriteFile(path.Join(tmp, envelopeFile), envelope, 0o600)
-	}
+	err = o.t.Create(tmp, map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope})
 	if err == nil {
 		err = o.t.Rename(tmp, path.Join(target.Staged, m.ID))
 	}

@@ -71,6 +71,31 @@ func fill(f *os.File, r io.Reader, mode fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
+// Create makes a new directory and fills it with files: mode 0700 and 0600,
+// all of it durable but the directory's own entry, which becomes so by the
+// [Target.Rename] that gives it its real name. One sync for the whole instead
+// of several for each file makes a difference at boot. An error leaves what
+// there is; the name is the caller's to remove.
+func (t *Target) Create(dir string, files map[string][]byte) error {
+	rel, err := t.resolve(dir, false)
+	if err != nil {
+		return err
+	}
+	if err := t.root.Mkdir(rel, 0o700); err != nil {
+		return guest(dir, err)
+	}
+	for name, data := range files {
+		f, err := t.root.OpenFile(path.Join(rel, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return guest(path.Join(dir, name), err)
+		}
+		if err := fill(f, bytes.NewReader(data), 0o600); err != nil {
+			return guest(path.Join(dir, name), err)
+		}
+	}
+	return t.syncDir(rel)
+}
+
 // Sweep removes what a WriteFile into dir left behind when the machine lost
 // its power half way. The caller holds the lock that keeps other writers out.
 func (t *Target) Sweep(dir string) error {

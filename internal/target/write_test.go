@@ -209,3 +209,32 @@ func TestAttributes(tt *testing.T) {
 		tt.Errorf("owner %d", uid)
 	}
 }
+
+func TestCreate(t *testing.T) {
+	tt, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tt.Mkdir("/var/box", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"a": []byte("one"), "b": nil}
+	if err := tt.Create("/var/box/x", files); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range files {
+		got, err := tt.ReadFile("/var/box/x/" + name)
+		if err != nil || string(got) != string(want) {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
+		}
+		if fi, err := tt.Lstat("/var/box/x/" + name); err != nil || fi.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v; want 0600", name, fi.Mode(), err)
+		}
+	}
+	if fi, err := tt.Lstat("/var/box/x"); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v; want 0700", fi.Mode(), err)
+	}
+	if err := tt.Create("/var/box/x", files); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("again: %v, want %v", err, fs.ErrExist)
+	}
+}
