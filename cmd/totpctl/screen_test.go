@@ -214,14 +214,3 @@ func zbar(t *testing.T, img image.Image) string {
 	out, _ := exec.Command("zbarimg", "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", name).Output()
 	return strings.TrimSuffix(string(out), "\n")
 }
-
-// needs skips a test whose tool is missing, but not in CI.
-func needs(t *testing.T, tool string) {
-	t.Helper()
-	if _, err := exec.LookPath(tool); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing", tool)
-		}
-		t.Skipf("%s is missing", tool)
-	}
-}

@@ -20,6 +20,12 @@ func TestMain(m *testing.M) {
 }
 
 func TestScript(t *testing.T) {
+	// The scripts pass over the tools that are missing.
+	if os.Getenv("CI") == "true" {
+		for _, tool := range []string{"age-keygen", "ssh-keygen", "zbarimg"} {
+			needs(t, tool)
+		}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

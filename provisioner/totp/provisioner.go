@@ -70,7 +70,11 @@ func (p *Provisioner) Provision(ctx context.Context, ui packersdk.Ui, comm packe
 		return err
 	}
 	run := &run{Provisioner: p, ui: ui, comm: comm, guest: g, generated: generated}
-	defer func() { err = errors.Join(err, run.remove(ctx)) }()
+	defer func() {
+		if err = errors.Join(err, run.remove(ctx)); err == nil {
+			say(ui, start, "the guest is baked")
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -87,7 +91,6 @@ func (p *Provisioner) Provision(ctx context.Context, ui packersdk.Ui, comm packe
 			return err
 		}
 	}
-	say(ui, start, "the guest is baked")
 	return nil
 }
 
