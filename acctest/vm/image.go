@@ -1,0 +1,155 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build linux
+
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+)
+
+// ErrUnavailable is what [Available] returns, wrapped, on a machine that cannot
+// run the lab.
+var ErrUnavailable = errors.New("the virtual machine lab cannot run here")
+
+// Base is an image that disks are made from.
+type Base struct {
+	Disk   string // qcow2, one ext4 file system without partitions
+	Kernel string
+	Initrd string
+}
+
+// KernelArgs is the command line that boots a disk of this package.
+const KernelArgs = "root=/dev/vda rw console=ttyS0 mitigations=off audit=0"
+
+// Available returns nil where the lab can run, and otherwise an error that wraps
+// [ErrUnavailable] and says what is missing.
+func Available() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: needs root; run it with sudo", ErrUnavailable)
+	}
+	for _, name := range []string{"mmdebstrap", "mke2fs", "debugfs", "e2fsck", "qemu-system-x86_64", "qemu-img", "xorriso"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%w: %s is not installed; run: go run ./acctest/setup testacc", ErrUnavailable, name)
+		}
+	}
+	return nil
+}
+
+// BuildBase returns the base image under the directory cache, making it where it
+// is not there: that takes a minute or two and needs a Debian mirror.
+func BuildBase(ctx context.Context, cache string, log io.Writer) (Base, error) {
+	r := recipe(proxies(os.Environ()))
+	dir := filepath.Join(cache, "vm", "debian12-"+r.key())
+	base := Base{
+		Disk:   filepath.Join(dir, "disk.qcow2"),
+		Kernel: filepath.Join(dir, "vmlinuz"),
+		Initrd: filepath.Join(dir, "initrd"),
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return Base{}, err
+	}
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return Base{}, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return Base{}, fmt.Errorf("%s: %w", lock.Name(), err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return base, nil
+	}
+	fmt.Fprintln(log, "making the Debian 12 image with mmdebstrap (a minute or two, once)")
+	start := time.Now()
+	part := dir + ".part"
+	defer os.RemoveAll(part)
+	if err := r.make(ctx, part); err != nil {
+		return Base{}, err
+	}
+	if err := os.Rename(part, dir); err != nil {
+		return Base{}, err
+	}
+	fmt.Fprintf(log, "made %s in %s\n", dir, time.Since(start).Round(time.Second))
+	return base, nil
+}
+
+// make fills a new directory with the files of a [Base].
+func (r imageRecipe) make(ctx context.Context, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(path("customize"), []byte(r.customize()), 0o755); err != nil {
+		return err
+	}
+	root := path("root")
+	if err := run(ctx, "mmdebstrap", r.args(path("customize"), root)...); err != nil {
+		return err
+	}
+	for name, source := range map[string]string{"vmlinuz": "vmlinuz", "initrd": "initrd.img"} {
+		// Links that dpkg keeps to the newest kernel; both lead into /boot.
+		if err := run(ctx, "cp", "--dereference", filepath.Join(root, source), path(name)); err != nil {
+			return err
+		}
+	}
+	if err := run(ctx, "mke2fs", "-q", "-t", "ext4", "-m", "0", "-L", "root", "-d", root, path("disk.raw"), r.Size); err != nil {
+		return err
+	}
+	if err := run(ctx, "qemu-img", "convert", "-q", "-O", "qcow2", path("disk.raw"), path("disk.qcow2")); err != nil {
+		return err
+	}
+	for _, name := range []string{"root", "disk.raw", "customize"} {
+		if err := os.RemoveAll(path(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r imageRecipe) key() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q", r.args("", ""), r.customize(), r.Size)
+	return hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// run runs a tool; the error carries the end of what it printed.
+func run(ctx context.Context, name string, args ...string) error {
+	_, err := output(ctx, name, args...)
+	return err
+}
+
+// output runs a tool and returns its standard output.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // mmdebstrap unmounts what it mounted
+	cmd.WaitDelay = 20 * time.Second
+	var out, all strings.Builder
+	cmd.Stdout = io.MultiWriter(&out, &all)
+	cmd.Stderr = &all
+	if err := child.Run(cmd, syscall.SIGTERM); err != nil {
+		text := strings.TrimSpace(all.String())
+		if len(text) > 2000 {
+			text = "…" + text[len(text)-2000:]
+		}
+		return "", fmt.Errorf("%s: %w\n%s", name, err, text)
+	}
+	return out.String(), nil
+}

@@ -1,0 +1,136 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build linux
+
+package vm
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// imageRecipe is what an image is made of.
+type imageRecipe struct {
+	Suite    string
+	Mirrors  []string // lines of sources.list
+	Packages []string
+	Size     string            // of the disk, as mke2fs takes it
+	Proxies  map[string]string // of apt in the guest, by scheme
+	Files    map[string]string // written over those of the packages
+	Mask     []string          // units
+	Enable   []string
+}
+
+// hostInGuest is this machine's address in QEMU's user network.
+const hostInGuest = "10.0.2.2"
+
+// recipe is a small Debian 12 server with cloud-init, as they are found at
+// hosting providers, less what costs time at each boot. sshd, PAM and sudo are
+// as Debian ships them, and the PAM module is not there.
+func recipe(proxies map[string]string) imageRecipe {
+	return imageRecipe{
+		Suite: "bookworm",
+		Mirrors: []string{
+			"deb http://deb.debian.org/debian bookworm main",
+			"deb http://deb.debian.org/debian bookworm-updates main",
+			"deb http://deb.debian.org/debian-security bookworm-security main",
+		},
+		Packages: []string{
+			"linux-image-cloud-amd64", "initramfs-tools", "zstd", "kmod", "udev",
+			"systemd-sysv", "dbus", // logind wants dbus, and it is who hears the power button
+			"iproute2", "netbase", "ca-certificates", "python3-minimal",
+			"cloud-init", "openssh-server", "sudo",
+		},
+		Size:    "2G",
+		Proxies: proxies,
+		Files: map[string]string{
+			"/etc/hostname":    "debian\n",
+			"/etc/fstab":       "/dev/vda / ext4 defaults,noatime 0 0\n",
+			"/etc/resolv.conf": "nameserver 10.0.2.3\n", // QEMU's own
+			// Only the modules that find the disk; udev loads the others.
+			"/etc/initramfs-tools/conf.d/lab": "MODULES=list\nCOMPRESS=zstd\n",
+			"/etc/initramfs-tools/modules":    "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n",
+			"/etc/cloud/cloud.cfg.d/90_lab.cfg": `# The modules of the first two stages are Debian's: users, keys, write_files.
+# Of the later ones, only what a server without apt settings or mounts needs.
+cloud_config_modules: [set-passwords, runcmd]
+cloud_final_modules: [scripts-user, ssh-authkey-fingerprints, keys-to-console, final-message]
+datasource_list: [NoCloud, None]
+manage_etc_hosts: localhost
+ssh_genkeytypes: [ed25519, ecdsa]
+apt: {preserve_sources_list: true}
+system_info:
+  network: {renderers: [networkd]}
+`,
+		},
+		Mask: []string{
+			"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+			"fstrim.timer", "systemd-pstore.service", "systemd-networkd-wait-online.service",
+		},
+		Enable: []string{"systemd-networkd.service"},
+	}
+}
+
+// proxies returns the HTTP proxies that an environment asks for, as the guest
+// reaches them.
+func proxies(environ []string) map[string]string {
+	found := map[string]string{}
+	for _, v := range environ {
+		name, value, _ := strings.Cut(v, "=")
+		switch name = strings.ToLower(name); name {
+		case "http_proxy", "https_proxy":
+			if value == "" {
+				continue
+			}
+			for _, local := range []string{"//localhost", "//127.0.0.1", "//[::1]"} {
+				value = strings.Replace(value, local, "//"+hostInGuest, 1)
+			}
+			found[strings.TrimSuffix(name, "_proxy")] = value
+		}
+	}
+	return found
+}
+
+// args are those of mmdebstrap.
+func (r imageRecipe) args(customize, root string) []string {
+	return append([]string{
+		"--mode=root", "--variant=minbase", "--format=directory",
+		"--include=" + strings.Join(r.Packages, ","),
+		"--aptopt=APT::Install-Recommends \"false\"",
+		"--aptopt=Acquire::Languages \"none\"",
+		"--dpkgopt=path-exclude=/usr/share/doc/*",
+		"--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--dpkgopt=path-exclude=/usr/share/man/*",
+		"--customize-hook=" + customize,
+		r.Suite, root,
+	}, r.Mirrors...)
+}
+
+// customize returns the shell script that is run on the root, its only argument.
+func (r imageRecipe) customize() string {
+	var b strings.Builder
+	b.WriteString("#!/bin/sh\nset -eu\ncd \"$1\"\n")
+	files := maps.Clone(r.Files)
+	var apt strings.Builder
+	for _, scheme := range slices.Sorted(maps.Keys(r.Proxies)) {
+		fmt.Fprintf(&apt, "Acquire::%s::Proxy \"%s\";\n", scheme, r.Proxies[scheme])
+	}
+	if apt.Len() > 0 {
+		files["/etc/apt/apt.conf.d/90lab"] = apt.String()
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		// A link, as resolv.conf can be one, is replaced.
+		fmt.Fprintf(&b, "rm -f .%s\ncat >.%s <<'EOF'\n%sEOF\n", name, name, files[name])
+	}
+	for _, unit := range r.Mask {
+		fmt.Fprintf(&b, "ln -sf /dev/null etc/systemd/system/%s\n", unit)
+	}
+	for _, unit := range r.Enable {
+		fmt.Fprintf(&b, "chroot . systemctl enable --quiet %s\n", unit)
+	}
+	b.WriteString("chroot . update-initramfs -u -k all\n")
+	return b.String()
+}
