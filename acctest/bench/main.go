@@ -5,9 +5,7 @@
 
 // Bench prints what the agent costs on this machine: the CPU time, memory and
 // delay of an enrollment as a whole process, and the size of the binary for
-// each architecture. With --gate it also compares the sizes with those in
-// sizes.json and fails where one has grown by more than 5 %; --write records
-// the present ones, which the changelog should then mention.
+// each architecture. The size is also a gate, see package release.
 //
 // It runs the agent in an empty root of its own and so needs root.
 package main
@@ -17,7 +15,6 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,13 +26,11 @@ import (
 	"filippo.io/age"
 )
 
-// The limits that the project promises. They are printed beside what was
-// measured; only sizes are a gate, since times depend on the machine.
+// The limits that the project promises, printed beside what was measured.
 const (
-	maxSize   = 10 << 20
-	maxGzip   = 4 << 20
-	maxGrowth = 1.05
-	runs      = 20
+	maxSize = 10 << 20
+	maxGzip = 4 << 20
+	runs    = 20
 )
 
 func main() {
@@ -46,16 +41,13 @@ func main() {
 		}
 		return
 	}
-	gate := flag.Bool("gate", false, "fail on sizes over the limits or grown by more than 5 %")
-	write := flag.Bool("write", false, "record the present sizes")
-	flag.Parse()
-	if err := run(*gate, *write); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(gate, write bool) error {
+func run() error {
 	dir, err := os.MkdirTemp("", "totp-bench-")
 	if err != nil {
 		return err
@@ -68,30 +60,15 @@ func run(gate, write bool) error {
 			return err
 		}
 	}
-	if err := printSizes(sizes, gate); err != nil {
-		return err
-	}
-	if write {
-		b, err := json.MarshalIndent(sizes, "", "  ")
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(sizesFile, append(b, '\n'), 0o644)
-	}
-	if gate {
-		return nil
-	}
+	printSizes(sizes)
 	if os.Geteuid() != 0 {
 		return errors.New("the times need root, since the agent runs in a root of its own")
 	}
 	return printTimes(dir)
 }
 
-const sizesFile = "acctest/bench/sizes.json"
-
 type size struct {
-	Binary int `json:"binary"`
-	Gzip   int `json:"gzip"`
+	Binary, Gzip int
 }
 
 func agent(dir, arch string) string { return filepath.Join(dir, "totp-agent-"+arch) }
@@ -117,32 +94,13 @@ func build(dir, arch string) (size, error) {
 	return size{len(b), z.Len()}, w.Close()
 }
 
-func printSizes(now map[string]size, gate bool) error {
-	b, err := os.ReadFile(sizesFile)
-	if err != nil && (gate || !errors.Is(err, os.ErrNotExist)) {
-		return err
-	}
-	recorded := map[string]size{}
-	if err == nil {
-		if err := json.Unmarshal(b, &recorded); err != nil {
-			return fmt.Errorf("%s: %w", sizesFile, err)
-		}
-	}
+func printSizes(now map[string]size) {
 	fmt.Printf("%-28s %12s %12s\n", "agent", "binary", "gzipped")
 	fmt.Printf("%-28s %12s %12s\n", "limit", mib(maxSize), mib(maxGzip))
-	var errs []error
 	for _, arch := range []string{"amd64", "arm64"} {
-		n, r := now[arch], recorded[arch]
-		fmt.Printf("%-28s %12s %12s\n", "linux/"+arch, mib(n.Binary), mib(n.Gzip))
-		if n.Binary > maxSize || n.Gzip > maxGzip {
-			errs = append(errs, fmt.Errorf("linux/%s: over the limit", arch))
-		}
-		if gate && float64(n.Binary) > float64(r.Binary)*maxGrowth {
-			errs = append(errs, fmt.Errorf("linux/%s: grown from %s to %s; make it smaller, or say why in CHANGELOG.md and record it with: make size-record", arch, mib(r.Binary), mib(n.Binary)))
-		}
+		fmt.Printf("%-28s %12s %12s\n", "linux/"+arch, mib(now[arch].Binary), mib(now[arch].Gzip))
 	}
 	fmt.Println()
-	return errors.Join(errs...)
 }
 
 func mib(n int) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }
