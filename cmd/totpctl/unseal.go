@@ -61,9 +61,9 @@ func openOne(f finding, ids []age.Identity) (card.Card, error) {
 	if errors.Is(err, card.ErrNoCard) {
 		c, err = card.Parse(plaintext)
 	}
-	if errors.Is(err, card.ErrVersion) {
-		return card.Card{}, withHints(fmt.Errorf("was opened, but its card is of a version that this totpctl does not know: %w", err),
-			"a newer totpctl reads it")
+	if field := new(card.FieldError); errors.Is(err, card.ErrVersion) && errors.As(err, &field) {
+		return card.Card{}, withHints(wrap(fmt.Sprintf("was opened, but its card has the %s %q, which this totpctl does not know", field.Field, field.Value), err),
+			"a newer totpctl may read it")
 	}
 	if err != nil {
 		return card.Card{}, fmt.Errorf("%w: %w", errNoCard, err)
