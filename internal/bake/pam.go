@@ -57,8 +57,15 @@ func authEntriesIn(read func(name string) ([]byte, error), name, password string
 		switch first := strings.ToLower(f[0]); {
 		case l.text == password || first == "auth" || first == "-auth":
 			es = append(es, l)
-		case first == "@include" && len(f) == 2:
-			inner, err := authEntriesIn(read, path.Join(path.Dir(name), f[1]), password, depth+1)
+		case first == "@include":
+			if len(f) != 2 {
+				return nil, fmt.Errorf("%s:%d: %w: @include without one file", name, l.line, ErrPAM)
+			}
+			file := f[1]
+			if !path.IsAbs(file) { // as Linux-PAM reads it
+				file = path.Join(path.Dir(name), file)
+			}
+			inner, err := authEntriesIn(read, file, password, depth+1)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // Linux-PAM fails such a service: closed, not open
 			}

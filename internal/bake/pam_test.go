@@ -71,6 +71,8 @@ func TestRewritePAM(t *testing.T) {
 		{name: "in capitals", text: "@include common-auth\nAUTH sufficient pam_permit.so\n", where: ":2"},
 		{name: "over two lines", text: "@include common-auth\naccount required pam_x.so\nauth \\\n sufficient pam_permit.so\n", where: ":3"},
 		{name: "in another file", text: "@include extra\n@include common-auth\n", where: "/etc/pam.d/extra:2"},
+		{name: "in another file by its whole name", text: "@include /srv/pam/sso\n@include common-auth\n", where: "/srv/pam/sso:1"},
+		{name: "an include of two files", text: "@include extra more\n@include common-auth\n", where: ":1"},
 		{name: "include of a facility", text: "@include common-auth\nauth include system-auth\n", where: ":2"},
 		{name: "a loop", text: "@include loop\n@include common-auth\n", where: "loop"},
 	} {
@@ -78,6 +80,7 @@ func TestRewritePAM(t *testing.T) {
 			target.PAMService:  test.text,
 			"/etc/pam.d/extra": "# more\nauth sufficient pam_permit.so\n",
 			"/etc/pam.d/loop":  "@include loop\n",
+			"/srv/pam/sso":     "auth sufficient pam_permit.so\n",
 		})
 		if test.want == "" {
 			if !errors.Is(err, ErrPAM) || !strings.Contains(err.Error(), test.where) {

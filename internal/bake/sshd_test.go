@@ -29,6 +29,8 @@ func TestMainFileProblems(t *testing.T) {
 		{"another directory", "Include /etc/ssh/other/*.conf\n", []string{"sshd-include-before:1", "sshd-no-include"}},
 		{"another pattern first", "Include /etc/x.conf /etc/ssh/sshd_config.d/*.conf\n", []string{"sshd-include-before:1", "sshd-no-include"}},
 		{"in a Match block", "Match User bob\n" + include, []string{"sshd-match-before:1"}},
+		{"a quoted Match block", "\"Match\" address 10.0.0.0/8\n" + include, []string{"sshd-match-before:1"}},
+		{"a quoted keyword", "\"UsePAM\" no\n\"passwordauthentication\"yes\n" + include, []string{"sshd-keyword-before:1", "sshd-keyword-before:2"}},
 		{"keywords of ours first", "UsePAM no\nx11forwarding=yes\n" + include, []string{"sshd-keyword-before:1", "sshd-keyword-before:2"}},
 		{"a keyword of older versions", "ChallengeResponseAuthentication no\n" + include, []string{"sshd-keyword-before:1"}},
 	} {

@@ -121,6 +121,9 @@ func sshdDirective(line string) (keyword string, args []string) {
 	if line == "" || line[0] == '#' {
 		return "", nil
 	}
+	if quoted, ok := strings.CutPrefix(line, `"`); ok { // sshd takes a quoted keyword
+		line = strings.Replace(quoted, `"`, " ", 1)
+	}
 	end := strings.IndexAny(line, " \t=\"")
 	if end < 0 {
 		return strings.ToLower(line), nil

@@ -24,6 +24,11 @@ const boundFile = target.Identity
 type bound struct {
 	Identity string `json:"identity"`
 	From     string `json:"from"`
+
+	// Adopt is the ID of an enrollment that root made on this disk while it was
+	// mounted elsewhere. It is valid at the next boot, once, also where that
+	// boot cannot tell which machine it is: it is the way back in.
+	Adopt string `json:"adopt,omitempty"`
 }
 
 // heldSuffix marks a PAM state file that is set aside while the machine's
@@ -49,6 +54,9 @@ func (r *run) bind() (open bool, err error) {
 		fmt.Fprintf(r.Log, "enroll: identity %s; machine-id and DMI UUID are as before, so everything is kept\n", r.here.why)
 		r.here.Identity = old
 	default:
+		if adopted, err := r.adopt(); adopted || err != nil {
+			return adopted, err
+		}
 		fmt.Fprintf(r.Log, "enroll: identity %s; SSH stays closed\n", r.here.why)
 		return false, r.hold()
 	}
@@ -64,6 +72,65 @@ func (r *run) bind() (open bool, err error) {
 	}
 	atStep("forgotten")
 	return true, r.remember()
+}
+
+// adopt takes over the enrollment that root has made by a reset from a rescue
+// system: this machine is bound by its machine-id from now on, and what was
+// enrolled before is removed.
+func (r *run) adopt() (bool, error) {
+	var have bound
+	b, err := r.t.ReadFile(boundFile)
+	if err != nil || json.Unmarshal(b, &have) != nil || have.Adopt == "" {
+		return false, ignoreMissing(err)
+	}
+	if err := r.own(); err != nil {
+		return false, nil
+	}
+	var kept []byte
+	var name string
+	err = r.eachState(func(n, file string) error {
+		state, err := readState(r.t, n)
+		if err != nil || state.Mark.ID != have.Adopt {
+			return nil
+		}
+		state.Mark.Identity = r.here.Identity.String()
+		name = n
+		kept, err = state.Format()
+		return err
+	})
+	if err != nil || kept == nil {
+		return false, err
+	}
+	// The file first: a crash leaves one that is of this machine, and the mark.
+	if err := r.t.WriteFile(stateFile(name), kept, 0o400); err != nil {
+		return false, err
+	}
+	if err := r.forget(false); err != nil {
+		return false, err
+	}
+	fmt.Fprintf(r.Log, "enroll: identity %s; bound to the machine-id, since root has reset %q on this disk\n", r.here.why, name)
+	return true, r.remember()
+}
+
+// own makes the machine's own identity the present one, for root who asks for
+// it: the datasource that named the machine is gone.
+func (r *run) own() error {
+	id, err := readWord(r.t, target.MachineID)
+	if err != nil {
+		return err
+	}
+	if id == "" || id == "uninitialized" {
+		return ErrUnknownID
+	}
+	r.here.primary = primary(kindMachine, id)
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // boundIdentity returns the identity that the present enrollments were made
@@ -105,10 +172,10 @@ func boundIdentity(t *target.Target) (Identity, error) {
 func (r *run) remember() error {
 	var have bound
 	if b, err := r.t.ReadFile(boundFile); err == nil && json.Unmarshal(b, &have) == nil &&
-		have.Identity == r.here.Identity.String() {
+		have.Identity == r.here.Identity.String() && have.Adopt == r.adopted {
 		return nil
 	}
-	want, err := json.Marshal(bound{Identity: r.here.Identity.String(), From: r.here.why})
+	want, err := json.Marshal(bound{Identity: r.here.Identity.String(), From: r.here.why, Adopt: r.adopted})
 	if err != nil {
 		return err
 	}
@@ -147,6 +214,11 @@ func (r *run) forget(all bool) error {
 	if err := r.t.SyncDir(target.PAMStateDir); err != nil {
 		return err
 	}
+	if all {
+		if err := r.t.RemoveAll(target.Envelopes); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	return r.withdraw(func(m deliver.Meta) bool { return all || gone[m.ID] })
 }
 
@@ -161,10 +233,15 @@ func (r *run) withdraw(which func(deliver.Meta) bool) error {
 			return err
 		}
 		for _, m := range metas {
-			if which(m) {
-				if err := box.remove(m.ID); err != nil {
-					return err
-				}
+			if !which(m) {
+				continue
+			}
+			if err := box.remove(m.ID); err != nil {
+				return err
+			}
+			// The file channel's copy is of a dead enrollment as well.
+			if err := remove(r.t, path.Join(target.Envelopes, m.User+"."+m.ID+".age")); err != nil {
+				return err
 			}
 		}
 	}

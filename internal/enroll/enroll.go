@@ -24,10 +24,13 @@ package enroll
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -60,7 +63,7 @@ func (o *Options) fill() {
 var (
 	ErrNoRecipient   = errors.New("no recipient: name one under users in the user-data or the image's policy")
 	ErrNoAccount     = errors.New("no such account on this machine")
-	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or list authorized_keys in the image's recipients_from")
+	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or none and list authorized_keys in the image's recipients_from")
 	ErrUnknownID     = errors.New("the machine's identity is unknown in this boot; SSH stays closed until the datasource answers again")
 	ErrNobody        = errors.New("nobody is enrolled")
 	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
@@ -79,6 +82,8 @@ type run struct {
 	policy *policy.Effective
 	facts  cardFacts
 
+	adopted string // ID for the next boot, see bound.Adopt
+
 	staged, ready map[string]bool // IDs in the outbox when the users' turn came
 }
 
@@ -90,6 +95,9 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
 	o.fill()
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
 	st, err := r.run(ctx)
+	if errors.Is(err, errAlreadyLocked) {
+		return st, err // the other one says how things are
+	}
 	if err != nil {
 		st.Error = err.Error()
 	}
@@ -167,7 +175,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 // isReason reports whether err is an answer of the policy, and not a fault of
 // the machine.
 func isReason(err error) bool {
-	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrLoginKey, ErrUnknownID, errRecipients} {
+	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrLoginKey, ErrUnknownID, errRecipients, policy.ErrUserName} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -198,8 +206,12 @@ func (r *run) directories() error {
 func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	var texts [3][]byte
 	var refused []RefusedLayer
-	for i, f := range []string{target.ImagePolicy, target.VendorPolicy, target.InstancePolicy} {
-		b, err := t.ReadFile(f)
+	files := []string{target.ImagePolicy, target.VendorPolicy, target.InstancePolicy}
+	if staleLayers(t) {
+		files = files[:1]
+	}
+	for i, f := range files {
+		b, err := readOwn(t, f)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && i > 0:
 		case err != nil && i == 0:
@@ -219,6 +231,30 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	}
 	return e, refused, err
 }
+
+// staleLayers reports whether the layers on disk were written for an instance
+// that this machine is not: cloud-init has named one once, and the present
+// identity is the machine's own.
+func staleLayers(t *target.Target) bool {
+	var have bound
+	b, err := t.ReadFile(boundFile)
+	return err == nil && json.Unmarshal(b, &have) == nil &&
+		strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
+}
+
+// readOwn reads a file that nobody but the agent's own user can have written.
+func readOwn(t *target.Target, name string) ([]byte, error) {
+	info, err := t.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if uid, _, ok := target.Owner(info); !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || ok && uid != os.Geteuid() {
+		return nil, fmt.Errorf("%s: mode %v: %w", name, info.Mode(), errForeign)
+	}
+	return t.ReadFile(name)
+}
+
+var errForeign = errors.New("others than root can write it; make it a file of root with mode 0600")
 
 // errPolicy marks errors of the image's policy: wrong use, not a fault.
 var errPolicy = errors.New("policy")

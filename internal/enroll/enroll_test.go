@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -45,7 +46,7 @@ func newMachine(t *testing.T) *machine {
 	tt, _ := targettest.New(t)
 	m := &machine{T: t, t: tt}
 	m.put(target.Passwd, "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/usr/sbin:/usr/sbin/nologin\n"+
-		"alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\nnobody:x:65534:65534::/:/usr/sbin/nologin\n")
+		"alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:\nnobody:x:65534:65534::/:/usr/sbin/nologin\n")
 	m.put(target.HostnameFile, "web-1\n")
 	m.put("/etc/ssh/ssh_host_ed25519_key.pub", hostKeyLine+" root@web-1\n")
 	m.put(target.MachineID, "0123456789abcdef0123456789abcdef\n")
@@ -326,6 +327,12 @@ func TestWhoIsEnrolled(t *testing.T) {
 			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + " alice@laptop\n"},
 			want:  map[string]error{"alice": ErrLoginKey, "bob": ErrNoRecipient},
 		},
+		"login key named as escrow": {
+			image: "version: 1\nissuer: I\nescrow_recipients: [\"" + loginKey + "\"]\n",
+			layer: "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n",
+			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + "\n"},
+			want:  map[string]error{"alice": ErrLoginKey, "bob": ErrNoRecipient},
+		},
 		"another SSH key as recipient": {
 			layer: "version: 1\nusers: [{name: alice, recipients: [\"" + loginKey + "\"]}]\n",
 			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
@@ -424,6 +431,15 @@ func TestNobody(t *testing.T) {
 	m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
 	if st := m.mustRun(); st.Notice != "" || m.t.Exists(target.Notice) || m.t.Exists(target.NoticeConf) {
 		t.Errorf("the notice is still there: %q", st.Notice)
+	}
+}
+
+// Whoever could log in and is left out is in the status.
+func TestOddName(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.Passwd, m.read(target.Passwd)+"Dave:x:1002:1002::/home/dave:/bin/bash\n")
+	if u := user(m.mustRun(), "Dave"); u.Enrolled || !strings.Contains(u.Why, policy.ErrUserName.Error()) {
+		t.Errorf("status %+v", u)
 	}
 }
 
@@ -542,8 +558,135 @@ func TestTwoAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unlock()
+	before := m.read(target.Status)
 	if _, err := m.run(); !errors.Is(err, errAlreadyLocked) {
 		t.Errorf("error %v, want %v", err, errAlreadyLocked)
+	}
+	if m.read(target.Status) != before || m.t.Exists(target.Notice) || m.con.Len() > 0 {
+		t.Error("the one that came too late has said how things are")
+	}
+}
+
+// A boot that fails does not tell those who are enrolled that they are not.
+func TestNoFalseNotice(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	m.put(target.ImagePolicy, "version: 1\nissuer: [\n")
+	st, err := m.run()
+	if !IsPolicyError(err) || st.Notice != "" || m.t.Exists(target.NoticeConf) {
+		t.Errorf("error %v, notice %q", err, st.Notice)
+	}
+	m.enrolled("alice")
+}
+
+// Accounts of directory services are not in /etc/passwd.
+func TestHandMadeStateOfADirectoryUser(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	hand, err := otp.State{Secret: "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", RateLimit: otp.Standard, Window: 3}.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.put(stateFile("carol"), string(hand))
+	st := m.mustRun()
+	if u := user(st, "carol"); !u.Enrolled || m.read(stateFile("carol")) != string(hand) {
+		t.Errorf("status %+v", u)
+	}
+}
+
+func TestForeignLayer(t *testing.T) {
+	for name, change := range map[string]func(file string) error{
+		"others may write it": func(f string) error { return os.Chmod(f, 0o622) },
+		"of somebody else":    func(f string) error { return os.Chown(f, 1000, 1000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if os.Geteuid() != 0 && name == "of somebody else" {
+				t.Skip("only root can give files away")
+			}
+			m := newMachine(t)
+			if err := change(filepath.Join(m.t.Root(), target.CloudInstances, "i-1", "totp-instance.yaml")); err != nil {
+				t.Fatal(err)
+			}
+			st := m.mustRun()
+			m.closed("alice")
+			if len(st.RefusedLayers) != 1 || st.Notice == "" {
+				t.Errorf("refused %v, notice %q", st.RefusedLayers, st.Notice)
+			}
+		})
+	}
+}
+
+// A machine that is named by its machine-id does not use what was written for
+// an instance before.
+func TestStaleLayer(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.CloudRunDisabled, "")
+	m.mustRun()
+	m.closed("alice")
+}
+
+func TestTemporaryFileOfADeadLogin(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	fresh, old := stateFile("alice")+"~aaaaaa", stateFile("alice")+"~bbbbbb"
+	m.put(fresh, "x")
+	m.put(old, "x")
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(m.t.Root(), old), past, past); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	if !m.t.Exists(fresh) || m.t.Exists(old) {
+		t.Error("want the fresh one kept and the old one removed")
+	}
+}
+
+// The status tells of a live secret whose card is gone, and nobody to seal a
+// new one to.
+func TestCardLost(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	m.layer("version: 1\n")
+	if err := m.t.RemoveAll(target.Ready + "/" + old.Mark.ID); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	st, err := ReadStatus(m.t)
+	if u := user(st, "alice"); err != nil || u.Enrolled || !strings.Contains(u.Why, errCardLost.Error()) {
+		t.Errorf("status %+v, %v", u, err)
+	}
+}
+
+func TestOddHostKey(t *testing.T) {
+	m := newMachine(t)
+	if err := os.Symlink("/nowhere", filepath.Join(m.t.Root(), "/etc/ssh/ssh_host_rsa_key.pub")); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	if _, c := m.enrolled("alice"); len(c.HostKeys) != 1 {
+		t.Errorf("host keys %q", c.HostKeys)
+	}
+}
+
+// The file channel's copies are of one enrollment, and go with it.
+func TestCopiesOfEnvelopes(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	copied := target.Envelopes + "/alice." + old.Mark.ID + ".age"
+	m.put(copied, "x")
+	if _, err := m.reset("alice"); err != nil {
+		t.Fatal(err)
+	}
+	if m.t.Exists(copied) {
+		t.Error("the dead card lies beside the new one")
+	}
+	m.put(copied, "x")
+	m.instance("i-2")
+	m.mustRun()
+	if m.t.Exists(copied) {
+		t.Error("the original's card is on the clone")
 	}
 }
 

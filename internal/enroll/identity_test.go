@@ -74,15 +74,15 @@ func TestIdentity(t *testing.T) {
 			m.put(target.DMIProductUUID, otherUUID)
 		}, closed},
 		"without cloud-init: reboot": {
-			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID) }, func(*machine) {}, kept},
+			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID, target.CloudDataInstanceID) }, func(*machine) {}, kept},
 		"without cloud-init: new machine-id": {
-			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID) },
+			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID, target.CloudDataInstanceID) },
 			func(m *machine) { m.put(target.MachineID, otherMachine) }, renewed},
 		"without cloud-init: clone without a new machine-id": {
-			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID) },
+			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID, target.CloudDataInstanceID) },
 			func(m *machine) { m.put(target.DMIProductUUID, otherUUID) }, renewed},
 		"cloud-init's first boot after boots without": {
-			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID) },
+			func(m *machine) { drop(m, target.CloudInit, target.CloudRunInstanceID, target.CloudDataInstanceID) },
 			func(m *machine) { m.put(target.CloudInit, ""); again(m, "i-1") }, renewed},
 		"cache lost":                         {nil, func(m *machine) { drop(m, target.Identity) }, kept},
 		"cache damaged":                      {nil, func(m *machine) { m.put(target.Identity, "{") }, kept},

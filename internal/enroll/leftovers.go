@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -33,13 +34,16 @@ func (r *run) leftovers(people []person, st *Status) error {
 	live := map[string]bool{}
 	err = r.eachState(func(name, file string) error {
 		switch {
-		case strings.Contains(name, "~"): // the module's temporary file of an interrupted login
+		case strings.HasSuffix(name, heldSuffix):
 			return nil
-		case !exists[name]:
+		case strings.Contains(name, "~"):
+			return r.removeOld(file)
+		}
+		state, err := readState(r.t, name)
+		if !exists[name] && err == nil && state.Mark.ID != "" {
 			fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is gone\n", name)
 			return r.t.Remove(file)
 		}
-		state, err := readState(r.t, name)
 		if err != nil {
 			if !known[name] {
 				st.Users = append(st.Users, UserStatus{Name: name, Why: err.Error()})
@@ -47,13 +51,18 @@ func (r *run) leftovers(people []person, st *Status) error {
 			return nil
 		}
 		if !known[name] {
-			if _, err := r.recover(state); err != nil {
+			delivered, err := r.recover(state)
+			if err != nil {
 				return err
 			}
-			st.Users = append(st.Users, UserStatus{
-				Name: name, Enrolled: true, ID: state.Mark.ID, Generation: state.Mark.Generation, Used: state.Used,
+			u := UserStatus{
+				Name: name, Enrolled: delivered, ID: state.Mark.ID, Generation: state.Mark.Generation, Used: state.Used,
 				Why: "enrolled earlier; the policy does not name this user any more",
-			})
+			}
+			if !delivered {
+				u.Why = errCardLost.Error()
+			}
+			st.Users = append(st.Users, u)
 		}
 		if state.Mark.ID != "" {
 			live[state.Mark.ID] = true
@@ -66,6 +75,19 @@ func (r *run) leftovers(people []person, st *Status) error {
 	// An envelope that no state file stands for was never committed, or has
 	// been superseded.
 	return r.withdraw(func(m deliver.Meta) bool { return !live[m.ID] })
+}
+
+// errCardLost is said of a user whose secret is live and whose card is gone.
+var errCardLost = errors.New("the card of this enrollment was never delivered and is gone; make a new one with: totp-agent reset")
+
+// removeOld removes the PAM module's temporary file of a login that died. That
+// of a login in progress is no older than a moment.
+func (r *run) removeOld(file string) error {
+	info, err := r.t.Lstat(file)
+	if err != nil || r.Now().Sub(info.ModTime()) < time.Minute {
+		return nil
+	}
+	return remove(r.t, file)
 }
 
 // stateFile is where the PAM module looks for a user's state.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -18,7 +17,13 @@ import (
 // It goes to the console and, before login, to whoever reaches port 22: so it
 // names no user and no recipient.
 func (r *run) notice(st *Status) {
-	if slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Enrolled }) {
+	enrolled := false
+	_ = r.eachState(func(name, _ string) error {
+		_, err := readState(r.t, name)
+		enrolled = enrolled || err == nil && !strings.Contains(name, "~")
+		return nil
+	})
+	if enrolled {
 		return
 	}
 	reason := "no account of this server has a recipient for its enrollment card"

@@ -6,7 +6,6 @@ package enroll
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -45,6 +44,10 @@ func (r *run) people() ([]person, error) {
 			continue
 		}
 		named[a.Name] = true
+		if err := policy.ValidUserName(a.Name); err != nil {
+			people = append(people, person{name: a.Name, err: err})
+			continue
+		}
 		people = append(people, newPerson(r.policy, a.Name, keys, nil))
 	}
 	for _, u := range r.policy.Users {
@@ -57,13 +60,10 @@ func (r *run) people() ([]person, error) {
 
 // eligible is the rule of the policy's enroll key (auto or listed).
 func eligible(e *policy.Effective, a target.User, keys []target.LoginKey) bool {
-	if policy.ValidUserName(a.Name) != nil {
-		return false
-	}
 	if e.Listed(a.Name) {
 		return true
 	}
-	if e.Enroll == "listed" || !loginShell(a.Shell) {
+	if e.Enroll == "listed" || !a.CanLogin() {
 		return false
 	}
 	if a.UID == 0 {
@@ -76,14 +76,6 @@ func eligible(e *policy.Effective, a target.User, keys []target.LoginKey) bool {
 
 const nobodyUID = 65534
 
-func loginShell(shell string) bool {
-	switch path.Base(shell) {
-	case "nologin", "false", "sync", "shutdown", "halt", ".", "/":
-		return false
-	}
-	return true
-}
-
 // newPerson finds the recipients of a user: those given, else those that the
 // policy names, or, where it names none and allows it, the user's own login
 // keys.
@@ -93,7 +85,7 @@ func newPerson(e *policy.Effective, name string, keys []target.LoginKey, given [
 		own = given
 	}
 	p := person{name: name, escrow: escrow}
-	for _, o := range own {
+	for _, o := range append(slices.Clone(own), escrow...) {
 		if o.IsSSH() && slices.ContainsFunc(keys, func(k target.LoginKey) bool { return sameKey(o, k) }) {
 			p.err = fmt.Errorf("%s: %w", o.Short(), ErrLoginKey)
 			return p

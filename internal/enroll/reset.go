@@ -83,7 +83,18 @@ func (r *run) whose() error {
 	case !old.IsZero() && (!isLive(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
 		r.here.Identity = old
 	case !r.here.known:
-		return ErrUnknownID
+		// No datasource says who this is, and the hardware is not as before: root
+		// on the console does. What others have enrolled before goes.
+		if err := r.own(); err != nil {
+			return err
+		}
+		if err := r.release(); err != nil {
+			return err
+		}
+		if err := r.forget(true); err != nil {
+			return err
+		}
+		return r.remember()
 	case !old.IsZero():
 		return errMoved
 	}
@@ -133,6 +144,12 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
+	if !isLive(r.t) {
+		r.adopted = m.ID
+		if err := r.remember(); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.outbox.Promote(m.ID); err != nil {
 		return nil, err
 	}
@@ -150,7 +167,8 @@ func (r *run) commit(ctx context.Context, user string, m made) error {
 		if err := r.t.WriteFile(stateFile(user), m.state, 0o400); err != nil {
 			return err
 		}
-		if err := r.settle(ctx, user); err != nil {
+		// Once the new file is there, the reset is carried through.
+		if err := r.settle(context.WithoutCancel(ctx), user); err != nil {
 			return err
 		}
 		now, err := readState(r.t, user)

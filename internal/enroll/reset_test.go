@@ -194,3 +194,69 @@ func TestResetWithAReadyEnvelope(t *testing.T) {
 		t.Errorf("ready: %+v, %v; want generation 4 alone", ready, err)
 	}
 }
+
+// The datasource is gone for good, and the hardware is another one: SSH is
+// closed, and root's reset is the way back in, by either route.
+func TestResetWhenNobodyNamesTheMachine(t *testing.T) {
+	for _, where := range []string{"live", "mounted"} {
+		t.Run(where, func(t *testing.T) {
+			m := newMachine(t)
+			m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.put(target.CloudDisabled, "")
+			m.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
+			m.mustRun()
+			m.closed("alice")
+			m.closed("bob")
+			if where == "mounted" {
+				isLive = (*target.Target).Live
+			}
+			if _, err := m.reset("alice", testRecipient); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // boots
+				m.mustRun()
+				now, _ := m.enrolled("alice")
+				if now.Secret == old.Secret {
+					t.Error("the old secret is live")
+				}
+				m.closed("bob")
+			}
+			if found := m.search(old.Secret); len(found) > 0 {
+				t.Errorf("the old secret is still in %q", found)
+			}
+		})
+	}
+}
+
+// A disk that goes to another instance after a reset is a clone all the same.
+func TestResetDoesNotMoveWithTheDisk(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	isLive = (*target.Target).Live
+	if _, err := m.reset("alice"); err != nil {
+		t.Fatal(err)
+	}
+	reset, _ := m.enrolled("alice")
+	m.instance("i-2")
+	m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
+	m.mustRun()
+	if now, _ := m.enrolled("alice"); now.Secret == reset.Secret {
+		t.Error("the secret went with the disk")
+	}
+}
+
+// A reset that was interrupted by Ctrl-C after the new file was written is
+// carried through.
+func TestResetIsNotInterruptedHalfWay(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	m.put(stateFile("alice")+"~aB3dEf", m.read(stateFile("alice")))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Reset(ctx, m.t, "alice", nil, m.options()); err != nil {
+		t.Fatal(err)
+	}
+	m.enrolled("alice")
+}

@@ -123,13 +123,20 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 		u.Enrolled, u.Why = false, err.Error()
 		return nil
 	}
-	if !u.Enrolled {
-		u.Enrolled, u.Why = true, ""
-	}
 	u.ID, u.Generation, u.Used = s.Mark.ID, s.Mark.Generation, s.Used
 	if u.ID == "" {
-		u.Why = "enrolled by hand, not by the agent"
+		u.Enrolled, u.Why = true, "enrolled by hand, not by the agent"
 		return nil
+	}
+	received, err := box.HasReceipt(u.ID)
+	if err != nil {
+		return err
+	}
+	switch whole := received || t.Exists(target.Ready+"/"+u.ID) || t.Exists(target.Staged+"/"+u.ID); {
+	case whole && !u.Enrolled:
+		u.Enrolled, u.Why = true, ""
+	case !whole:
+		u.Enrolled, u.Why = false, strings.TrimPrefix(u.Why+"; "+errCardLost.Error(), "; ")
 	}
 	rec, err := box.Receipts(u.ID)
 	if err != nil {

@@ -102,7 +102,7 @@ func (r *run) enroll(p person, old otp.Mark) (deliver.Meta, error) {
 	}
 	atStep("staged")
 	if err := r.t.WriteFile(stateFile(p.name), m.state, 0o400); err != nil {
-		return m.Meta, errors.Join(err, r.outbox.Discard(m.ID))
+		return m.Meta, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
 	if err := r.outbox.Promote(m.ID); err != nil {

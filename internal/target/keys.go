@@ -115,11 +115,11 @@ func (t *Target) HostKeys() ([]string, error) {
 		}
 		b, err := t.ReadFile(path.Join(SSHDir, e.Name()))
 		if err != nil {
-			return nil, err
+			continue // a dangling link, say: no key that sshd would show
 		}
 		pub, _, _, _, err := ssh.ParseAuthorizedKey(b)
 		if err != nil {
-			continue // half-written or foreign: no key that sshd would show
+			continue // half-written or foreign: likewise
 		}
 		keys = append(keys, pub.Type()+" "+base64.StdEncoding.EncodeToString(pub.Marshal()))
 	}
