@@ -36,9 +36,9 @@ import (
 // ErrInUse means that somebody listens on the socket already.
 var ErrInUse = errors.New("another program listens there")
 
-// ErrDir means that others than its owner may write to the directory for
+// ErrDir means that others than the user who runs this may write to the directory for
 // envelopes.
-var ErrDir = errors.New("must be a directory that only its owner can write to")
+var ErrDir = errors.New("must be a directory of your own that only you can write to")
 
 // Options are the settings of a receiver.
 type Options struct {

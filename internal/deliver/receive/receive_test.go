@@ -629,6 +629,14 @@ func TestDir(t *testing.T) {
 	if err := Run(t.Context(), Options{Socket: "s", Dir: dir}); !errors.Is(err, ErrDir) {
 		t.Errorf("writable for others: %v", err)
 	}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 1000, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := Run(t.Context(), Options{Socket: "s", Dir: dir}); !errors.Is(err, ErrDir) {
+			t.Errorf("of somebody else: %v", err)
+		}
+	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

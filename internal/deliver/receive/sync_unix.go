@@ -15,6 +15,12 @@ import (
 var errPathLength error = syscall.EINVAL
 
 // syncDir makes the names in a directory durable.
+// ours reports whether a file belongs to whoever runs this.
+func ours(fi os.FileInfo) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
