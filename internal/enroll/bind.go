@@ -44,6 +44,13 @@ func (r *run) bind() (open bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if old.IsZero() {
+		// The first boot: what cloud-init has made of accounts, keys and layers is
+		// not on the disk yet, and is not made again after a power cut.
+		if err := r.t.Sync(); err != nil {
+			return false, err
+		}
+	}
 	r.here, err = look(r.t, old)
 	if err != nil {
 		return false, err

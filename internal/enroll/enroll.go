@@ -28,8 +28,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -204,25 +202,27 @@ func (r *run) directories() error {
 
 // LoadPolicy reads the three layers. A layer that is not there is none.
 func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
-	var texts [3][]byte
-	var refused []RefusedLayer
-	files := []string{target.ImagePolicy, target.VendorPolicy, target.InstancePolicy}
-	if staleLayers(t) {
-		files = files[:1]
+	image, err := readOwn(t, target.ImagePolicy)
+	if err != nil {
+		return nil, nil, err
 	}
-	for i, f := range files {
-		b, err := readOwn(t, f)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && i > 0:
-		case err != nil && i == 0:
-			return nil, nil, err
-		case err != nil:
-			refused = append(refused, RefusedLayer{Layer: []string{"image", "vendor", "instance"}[i], Error: err.Error()})
-		default:
-			texts[i] = b
+	var vendor, instance []byte
+	var refused []RefusedLayer
+	if !staleLayers(t) {
+		for _, l := range []struct {
+			layer        policy.Layer
+			text         *[]byte
+			file, config string
+		}{
+			{policy.Vendor, &vendor, target.VendorPolicy, target.CloudVendorConfig},
+			{policy.Instance, &instance, target.InstancePolicy, target.CloudConfig},
+		} {
+			if *l.text, err = readLayer(t, l.file, l.config); err != nil {
+				refused = append(refused, RefusedLayer{Layer: string(l.layer), Error: err.Error()})
+			}
 		}
 	}
-	e, refusals, err := policy.Load(texts[0], texts[1], texts[2])
+	e, refusals, err := policy.Load(image, vendor, instance)
 	for _, l := range refusals {
 		refused = append(refused, RefusedLayer{Layer: string(l.Layer), Error: l.Err.Error()})
 	}
@@ -241,20 +241,6 @@ func staleLayers(t *target.Target) bool {
 	return err == nil && json.Unmarshal(b, &have) == nil &&
 		strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
 }
-
-// readOwn reads a file that nobody but the agent's own user can have written.
-func readOwn(t *target.Target, name string) ([]byte, error) {
-	info, err := t.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if uid, _, ok := target.Owner(info); !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || ok && uid != os.Geteuid() {
-		return nil, fmt.Errorf("%s: mode %v: %w", name, info.Mode(), errForeign)
-	}
-	return t.ReadFile(name)
-}
-
-var errForeign = errors.New("others than root can write it; make it a file of root with mode 0600")
 
 // errPolicy marks errors of the image's policy: wrong use, not a fault.
 var errPolicy = errors.New("policy")

@@ -6,6 +6,7 @@ package enroll
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -736,4 +737,49 @@ func BenchmarkRun(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A power cut in the first boot leaves an empty file where cloud-init wrote the
+// layer, and no later boot writes it again.
+func TestLayerLostInAPowerCut(t *testing.T) {
+	layer := "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n"
+	for name, tt := range map[string]struct {
+		config string
+		want   bool
+	}{
+		"plain":           {"#cloud-config\nwrite_files:\n- {path: /etc/motd, content: x}\n- {path: " + target.InstancePolicy + ", content: " + fmt.Sprintf("%q", layer) + "}\n", true},
+		"base64":          {"write_files:\n- {path: " + target.InstancePolicy + ", encoding: b64, content: " + base64.StdEncoding.EncodeToString([]byte(layer)) + "}\n", true},
+		"!!binary":        {"write_files:\n- {path: " + target.InstancePolicy + ", content: !!binary " + base64.StdEncoding.EncodeToString([]byte(layer)) + "}\n", true},
+		"other file":      {"write_files:\n- {path: /etc/motd, content: x}\n", false},
+		"no cloud-config": {"\t{", false},
+		"none":            {"", false},
+		"odd encoding":    {"write_files:\n- {path: " + target.InstancePolicy + ", encoding: rot13, content: x}\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.layer("")
+			if tt.config != "" {
+				m.put(target.CloudInstances+"/i-1/cloud-config.txt", tt.config)
+			}
+			st := m.mustRun()
+			if tt.want {
+				m.enrolled("alice")
+				return
+			}
+			m.closed("alice")
+			if len(st.RefusedLayers) != 1 {
+				t.Errorf("refused: %v, want the instance layer", st.RefusedLayers)
+			}
+		})
+	}
+}
+
+func FuzzWrittenFile(f *testing.F) {
+	f.Add([]byte("write_files:\n- {path: " + target.InstancePolicy + ", content: x}\n"))
+	f.Add([]byte("write_files:\n- {path: " + target.InstancePolicy + ", encoding: gz+b64, content: H4sIAAAAAAAAA6sAAIPcgJ4BAAAA}\n"))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if text, err := writtenFile(doc, target.InstancePolicy); err != nil && text != nil {
+			t.Errorf("text with an error: %q", text)
+		}
+	})
 }

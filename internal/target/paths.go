@@ -101,6 +101,8 @@ const (
 	CloudDisabled       = "/etc/cloud/cloud-init.disabled" // the administrator's switch
 	CloudRunDisabled    = CloudRunDir + "/disabled"        // this boot's decision
 	CloudDatasource     = CloudInstance + "/datasource"
+	CloudConfig         = CloudInstance + "/cloud-config.txt"        // user-data's, merged
+	CloudVendorConfig   = CloudInstance + "/vendor-cloud-config.txt" // vendor-data's, merged
 )
 
 // Commands.

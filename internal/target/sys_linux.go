@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const nonblock = syscall.O_NONBLOCK
@@ -29,4 +31,8 @@ func flock(d *os.File) error {
 
 func chroot(dir string) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Chroot: dir}
+}
+
+func syncfs(d *os.File) error {
+	return unix.Syncfs(int(d.Fd()))
 }

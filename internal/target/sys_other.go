@@ -21,3 +21,5 @@ func owner(fs.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 func flock(*os.File) error { return errNoLinux }
 
 func chroot(string) *syscall.SysProcAttr { return nil }
+
+func syncfs(*os.File) error { return nil }

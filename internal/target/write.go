@@ -267,6 +267,16 @@ func (t *Target) Chtimes(name string, mtime time.Time) error {
 	return guest(name, t.root.Chtimes(rel, time.Time{}, mtime))
 }
 
+// Sync makes everything durable that has been written to the file system of
+// the root, by whomever.
+func (t *Target) Sync() error {
+	d, err := t.root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncfs(d), d.Close())
+}
+
 // SyncDir makes the entries of a directory durable.
 func (t *Target) SyncDir(name string) error {
 	rel, err := t.resolve(name, true)
