@@ -98,7 +98,7 @@ func leave(ctx context.Context, res *scenario.Result, work string) error {
 	if err := i.BootToStay(ctx); err != nil {
 		return err
 	}
-	if err := i.Machine.WaitSSH(ctx); err != nil {
+	if err := i.Machine.WaitUp(ctx); err != nil {
 		i.Cut()
 		return err
 	}

@@ -85,6 +85,9 @@ func (p *Packer) Run(ctx context.Context, dir string, out io.Writer, args ...str
 	cmd := exec.CommandContext(ctx, p.Program, args...)
 	cmd.Dir = dir
 	cmd.Env = p.environ()
+	// Ctrl-C must not reach it twice, once by the terminal: then it drops
+	// everything instead of cleaning up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	last := &tail{max: 4000}

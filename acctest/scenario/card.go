@@ -22,8 +22,9 @@ import (
 
 // Envelope is a sealed card that has arrived.
 type Envelope struct {
-	User, ID string
-	File     string
+	Owner *Person
+	ID    string
+	File  string
 }
 
 // ErrCard means that what was in an envelope is not what it should be.
@@ -42,7 +43,11 @@ func (i *Instance) Envelopes() ([]Envelope, error) {
 		if at < 0 {
 			return nil, fmt.Errorf("%s: %w: its name has no id", name, ErrCard)
 		}
-		list = append(list, Envelope{User: base[:at], ID: base[at+1:], File: name})
+		p, err := i.person(base[:at])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		list = append(list, Envelope{Owner: p, ID: base[at+1:], File: name})
 	}
 	return list, nil
 }
@@ -60,7 +65,7 @@ func (i *Instance) Await(ctx context.Context, before []Envelope) ([]Envelope, er
 		}
 		fresh := slices.DeleteFunc(all, func(e Envelope) bool { return slices.Contains(before, e) })
 		missing := slices.ContainsFunc(i.People, func(p *Person) bool {
-			return p.Enrolled() && !slices.ContainsFunc(fresh, func(e Envelope) bool { return e.User == p.Name })
+			return p.Enrolled() && !slices.ContainsFunc(fresh, func(e Envelope) bool { return e.Owner == p })
 		})
 		if !missing {
 			return fresh, nil
@@ -76,23 +81,19 @@ func (i *Instance) Await(ctx context.Context, before []Envelope) ([]Envelope, er
 	}
 }
 
-// person returns who an envelope is for.
+// person returns who a card is for.
 func (i *Instance) person(user string) (*Person, error) {
 	for _, p := range i.People {
 		if p.Name == user && p.Enrolled() {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("an envelope for %s: %w: nobody asked for it", user, ErrCard)
+	return nil, fmt.Errorf("a card for %s: %w: nobody asked for it", user, ErrCard)
 }
 
 // Open opens an envelope with totpctl and checks that it is from this instance.
 func (i *Instance) Open(ctx context.Context, e Envelope) (card.Card, error) {
-	p, err := i.person(e.User)
-	if err != nil {
-		return card.Card{}, err
-	}
-	out, err := output(ctx, i.dir, i.lab.totpctl, "open", "-i", p.Identity, "--json", e.File)
+	out, err := output(ctx, i.dir, i.lab.totpctl, "open", "-i", e.Owner.Identity, "--json", e.File)
 	if err != nil {
 		return card.Card{}, err
 	}
@@ -105,11 +106,7 @@ func (i *Instance) Open(ctx context.Context, e Envelope) (card.Card, error) {
 
 // OpenWithAge opens an envelope with age itself.
 func (i *Instance) OpenWithAge(ctx context.Context, e Envelope) (text string, c card.Card, err error) {
-	p, err := i.person(e.User)
-	if err != nil {
-		return "", card.Card{}, err
-	}
-	out, err := output(ctx, i.dir, "age", "--decrypt", "-i", p.Identity, e.File)
+	out, err := output(ctx, i.dir, "age", "--decrypt", "-i", e.Owner.Identity, e.File)
 	if err != nil {
 		return "", card.Card{}, err
 	}
@@ -121,15 +118,11 @@ func (i *Instance) OpenWithAge(ctx context.Context, e Envelope) (text string, c 
 
 // Page returns a card as totpctl shows it on a terminal.
 func (i *Instance) Page(ctx context.Context, e Envelope, color bool) (string, error) {
-	p, err := i.person(e.User)
-	if err != nil {
-		return "", err
-	}
 	mode := "--color=never"
 	if color {
 		mode = "--color=always"
 	}
-	out, err := output(ctx, i.dir, i.lab.totpctl, "open", mode, "-i", p.Identity, e.File)
+	out, err := output(ctx, i.dir, i.lab.totpctl, "open", mode, "-i", e.Owner.Identity, e.File)
 	return string(out), err
 }
 
@@ -146,12 +139,12 @@ func readCard(data []byte) (card.Card, error) {
 // check compares a card with what its owner knows of the instance.
 func (i *Instance) check(c card.Card, e Envelope) error {
 	for _, f := range []struct{ name, got, want string }{
-		{"user", c.User, e.User},
+		{"user", c.User, e.Owner.Name},
 		{"id", c.ID, e.ID},
 		{"hostname", c.Hostname, i.seed.Hostname},
 		{"instance id", c.InstanceID, i.seed.InstanceID},
 		{"issuer", c.Issuer, i.lab.Issuer},
-		{"token", c.Token, card.TokenMAC(i.token, e.User)},
+		{"token", c.Token, card.TokenMAC(i.token, e.Owner.Name)},
 	} {
 		if f.got != f.want {
 			return fmt.Errorf("%s: %w: %s %q, not %q", e.File, ErrCard, f.name, f.got, f.want)

@@ -51,24 +51,26 @@ const (
 // plugin and totpctl are those that `make build` has left.
 func NewLab(ctx context.Context, module, cache, work string, r *report.Reporter) (*Lab, error) {
 	l := &Lab{Module: module, Work: work, Issuer: "Example Hosting", Report: r, totpctl: filepath.Join(module, totpctlProgram)}
-	if err := l.findPacker(ctx, cache); err != nil {
-		return nil, err
-	}
-	stop := r.Busy("making the image", nil)
-	base, err := vm.BuildBase(ctx, cache, r.Lines(""))
+	// Compiling keeps all processors busy, and making the image hardly one.
+	made := make(chan error, 1)
+	go func() (err error) {
+		defer func() { made <- err }()
+		l.Base, err = vm.BuildBase(ctx, cache, r.Lines(""))
+		return err
+	}()
+	stop := r.Busy("getting ready", nil)
+	err := errors.Join(l.findPacker(ctx, cache), <-made)
 	stop()
 	if err != nil {
 		return nil, err
 	}
-	l.Base = base
-	l.Accel = vm.ProbeAccel(ctx, base)
+	l.Accel = vm.ProbeAccel(ctx, l.Base)
 	r.Sayf("base image: Debian 12, virtual machines run by %s", map[vm.Accel]string{
 		vm.KVM: "KVM", vm.TCG: "emulation (no working KVM here)"}[l.Accel])
 	return l, nil
 }
 
 func (l *Lab) findPacker(ctx context.Context, cache string) error {
-	defer l.Report.Busy("getting Packer ready", nil)()
 	p, err := packer.Find(ctx, l.Module, cache, filepath.Join(l.Work, "packer"), l.Report.Lines(""))
 	if err != nil {
 		return err
@@ -103,19 +105,8 @@ func (l *Lab) Bake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := filepath.Join(l.Work, "image")
-	accelerator, model := "none", "qemu64"
-	if l.Accel == vm.KVM {
-		accelerator, model = "kvm", "host"
-	}
 	var vars []string
-	for _, v := range []string{
-		"base_image=" + l.Base.Disk, "base_checksum=sha256:" + sum,
-		"kernel=" + l.Base.Kernel, "initrd=" + l.Base.Initrd, "kernel_args=" + vm.KernelArgs,
-		"accelerator=" + accelerator, "cpu_model=" + model,
-		"build_key=" + key.File, "issuer=" + l.Issuer,
-		"output_directory=" + out, "report=" + filepath.Join(l.Work, "totp-report.json"), "console_log=" + l.buildConsole(),
-	} {
+	for _, v := range l.bakeVars(sum, key.File) {
 		vars = append(vars, "-var", v)
 	}
 	log, err := os.Create(filepath.Join(l.Work, "packer.log"))
@@ -133,7 +124,7 @@ func (l *Lab) Bake(ctx context.Context) error {
 			return err
 		}
 	}
-	l.Image = filepath.Join(out, "debian-12-totp.qcow2")
+	l.Image = filepath.Join(l.imageDir(), "debian-12-totp.qcow2")
 	info, err := os.Stat(l.Image)
 	if err != nil {
 		return err
@@ -142,11 +133,28 @@ func (l *Lab) Bake(ctx context.Context) error {
 	return nil
 }
 
+// bakeVars are the variables of the template.
+func (l *Lab) bakeVars(sum, key string) []string {
+	accelerator, model := "none", "qemu64"
+	if l.Accel == vm.KVM {
+		accelerator, model = "kvm", "host"
+	}
+	return []string{
+		"base_image=" + l.Base.Disk, "base_checksum=sha256:" + sum,
+		"kernel=" + l.Base.Kernel, "initrd=" + l.Base.Initrd, "kernel_args=" + vm.KernelArgs,
+		"accelerator=" + accelerator, "cpu_model=" + model,
+		"build_key=" + key, "issuer=" + l.Issuer,
+		"output_directory=" + l.imageDir(), "report=" + filepath.Join(l.Work, "totp-report.json"),
+		"console_log=" + l.buildConsole(),
+	}
+}
+
 // BuildFiles are what the build has left on this machine beside the image.
 func (l *Lab) BuildFiles() []string {
 	return []string{filepath.Join(l.Work, "packer.log"), filepath.Join(l.Work, "totp-report.json"), l.buildConsole()}
 }
 
+func (l *Lab) imageDir() string     { return filepath.Join(l.Work, "image") }
 func (l *Lab) buildConsole() string { return filepath.Join(l.Work, "build-console.log") }
 
 // run runs a program in a directory; the error carries what it said.

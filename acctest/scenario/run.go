@@ -97,7 +97,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 			for _, e := range envelopes {
 				r.Sayf("received at the virtio port: %s", filepath.Base(e.File))
 			}
-			return res.Instance.Machine.WaitSSH(ctx)
+			return res.Instance.Machine.WaitUp(ctx)
 		}},
 		{"Open the envelopes with their owners' identities", func() (err error) {
 			res.Cards, err = openAll(ctx, res.Instance, envelopes, o)
@@ -150,7 +150,7 @@ func openAll(ctx context.Context, i *Instance, envelopes []Envelope, o Options) 
 			if err != nil {
 				return nil, err
 			}
-			o.Report.Sayf("$ totpctl open -i %s %s", filepath.Base(mustIdentity(i, e)), filepath.Base(e.File))
+			o.Report.Sayf("$ totpctl open -i %s %s", filepath.Base(e.Owner.Identity), filepath.Base(e.File))
 			o.Report.Show(page)
 		}
 		text, same, err := i.OpenWithAge(ctx, e)
@@ -161,19 +161,10 @@ func openAll(ctx context.Context, i *Instance, envelopes []Envelope, o Options) 
 			return nil, fmt.Errorf("%s: %w", e.File, ErrAge)
 		}
 		o.Report.Sayf("$ age -d -i %s %s: the same card, %d lines with its QR code",
-			filepath.Base(mustIdentity(i, e)), filepath.Base(e.File), strings.Count(text, "\n"))
+			filepath.Base(e.Owner.Identity), filepath.Base(e.File), strings.Count(text, "\n"))
 	}
 	slices.SortFunc(cards, func(a, b card.Card) int { return strings.Compare(a.User, b.User) })
 	return cards, nil
-}
-
-// mustIdentity names the identity of an envelope that has been opened.
-func mustIdentity(i *Instance, e Envelope) string {
-	p, err := i.person(e.User)
-	if err != nil {
-		return "?"
-	}
-	return p.Identity
 }
 
 // Logins makes the table of logins with cards of the instance.

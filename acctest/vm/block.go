@@ -58,6 +58,9 @@ func (d *Disk) Blocks(ctx context.Context, offsets []int64) ([]Block, error) {
 
 // owner tells what a block belongs to.
 func (d *Disk) owner(ctx context.Context, block int64) (free bool, file string, err error) {
+	if block == 0 { // the boot sector and the superblock; debugfs does not take it
+		return false, "", nil
+	}
 	out, err := d.debugfs(ctx, "", fmt.Sprintf("testb %d", block))
 	if err != nil {
 		return false, "", err

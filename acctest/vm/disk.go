@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -46,10 +47,15 @@ func CopyDisk(ctx context.Context, disk, copied string) error {
 
 // Open copies a disk that no machine runs from into the existing directory dir.
 func Open(ctx context.Context, disk, dir string) (*Disk, error) {
-	d := &Disk{Raw: filepath.Join(dir, "disk.raw"), view: filepath.Join(dir, "disk.view")}
-	if err := run(ctx, "qemu-img", "convert", "-q", "-O", "raw", disk, d.Raw); err != nil {
+	raw := filepath.Join(dir, "disk.raw")
+	if err := run(ctx, "qemu-img", "convert", "-q", "-O", "raw", disk, raw); err != nil {
 		return nil, err
 	}
+	return openRaw(ctx, raw, filepath.Join(dir, "disk.view"))
+}
+
+func openRaw(ctx context.Context, raw, view string) (*Disk, error) {
+	d := &Disk{Raw: raw, view: view}
 	// After a power cut files are what they are once the journal is replayed. The
 	// raw disk stays as it was: a journal is a place to look into as well.
 	if err := run(ctx, "cp", "--sparse=always", d.Raw, d.view); err != nil {
@@ -66,11 +72,6 @@ func Open(ctx context.Context, disk, dir string) (*Disk, error) {
 	return d, nil
 }
 
-// Close removes the copy.
-func (d *Disk) Close() error {
-	return errors.Join(os.Remove(d.Raw), os.Remove(d.view))
-}
-
 // Extract writes every directory, file and link of the disk below the existing
 // directory dir.
 func (d *Disk) Extract(ctx context.Context, dir string) error {
@@ -83,6 +84,25 @@ func (d *Disk) Extract(ctx context.Context, dir string) error {
 func (d *Disk) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	out, err := d.debugfs(ctx, "", "cat "+quote(name))
 	return []byte(out), err
+}
+
+// ReadDir returns the names in a directory, sorted, without . and ...
+func (d *Disk) ReadDir(ctx context.Context, name string) ([]string, error) {
+	out, err := d.debugfs(ctx, "", "ls -p "+quote(name))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		// /inode/mode/uid/gid/name/size/
+		f := strings.Split(strings.TrimSpace(line), "/")
+		if len(f) != 8 || f[1] == "0" || f[5] == "." || f[5] == ".." {
+			continue
+		}
+		names = append(names, f[5])
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // BlockSize returns the size of the file system's blocks in bytes.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ type Config struct {
 	UUID    string // the same for the same machine
 	Accel   Accel
 	Stay    bool             // goes on when this program ends
-	Report  *report.Reporter // is told about what takes long
+	Report  *report.Reporter // is told about what takes long; may be nil
 }
 
 // Machine is a virtual machine that is running, or has been.
@@ -79,6 +80,9 @@ func start(ctx context.Context, c Config) (*Machine, error) {
 	dir, err := os.MkdirTemp("", "totp-vm-")
 	if err != nil {
 		return nil, err
+	}
+	if c.Report == nil {
+		c.Report = report.New(io.Discard)
 	}
 	m := &Machine{
 		Enroll:  filepath.Join(dir, "enroll"),
@@ -212,24 +216,25 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 	})
 }
 
-// WaitSSH returns when sshd sends its greeting.
-func (m *Machine) WaitSSH(ctx context.Context) error {
-	return m.until(ctx, "booting", 8*time.Minute, func() bool { return greeted(ctx, m.Addr()) })
-}
-
-// WaitConsole returns when one of the texts has been written to the console
-// since the machine was started.
-func (m *Machine) WaitConsole(ctx context.Context, texts ...string) error {
-	return m.until(ctx, "waiting for "+strings.Join(texts, " or "), 8*time.Minute, func() bool {
-		log := m.ConsoleLog()
-		for _, text := range texts {
-			if strings.Contains(log, text) {
-				return true
-			}
-		}
-		return false
+// WaitUp returns when cloud-init has finished and sshd sends its greeting. Before
+// cloud-init has, it may start sshd anew.
+func (m *Machine) WaitUp(ctx context.Context) error {
+	finished := regexp.MustCompile(`Cloud-init v\..* finished at `)
+	return m.until(ctx, "booting", 8*time.Minute, func() bool {
+		return finished.MatchString(m.ConsoleLog()) && greeted(ctx, m.Addr())
 	})
 }
+
+// WaitConsole returns when the text has been written to the console since the
+// machine was started. Colours are not looked at.
+func (m *Machine) WaitConsole(ctx context.Context, text string) error {
+	return m.until(ctx, "waiting for "+text, 8*time.Minute, func() bool {
+		return strings.Contains(colors.ReplaceAllString(m.ConsoleLog(), ""), text)
+	})
+}
+
+// colors are the SGR sequences of ECMA-48, in which systemd writes names.
+var colors = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // ConsoleLog returns what was written to the console since the machine was
 // started.

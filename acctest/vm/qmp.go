@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// errQMP is QEMU's refusal of a command.
-var errQMP = errors.New("qemu refuses the command")
+// errQMP is QEMU's refusal of a command, or of the protocol.
+var errQMP = errors.New("qemu does not do as asked")
 
 // command sends one command to QEMU's monitor and waits for the answer.
 func command(ctx context.Context, socket, name string) error {
@@ -32,8 +32,11 @@ func command(ctx context.Context, socket, name string) error {
 	var greeting struct {
 		QMP *json.RawMessage
 	}
-	if err := answers.Decode(&greeting); err != nil || greeting.QMP == nil {
-		return fmt.Errorf("%s: no greeting: %w", socket, err)
+	if err := answers.Decode(&greeting); err != nil {
+		return err
+	}
+	if greeting.QMP == nil {
+		return fmt.Errorf("%w: no greeting", errQMP)
 	}
 	for _, c := range []string{"qmp_capabilities", name} {
 		if _, err := fmt.Fprintf(conn, "{\"execute\": %q}\n", c); err != nil {

@@ -1,0 +1,324 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build linux
+
+package scenario_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/report"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/scenario"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+// TestAcceptance goes the whole way, and then does to instances what happens to
+// servers: a reboot, a clone, power cuts in the first boot. It takes a quarter
+// of an hour.
+func TestAcceptance(t *testing.T) {
+	if os.Getenv("TOTP_ACC") != "1" {
+		t.Skip("set TOTP_ACC=1 to build an image and boot it, as root on Debian")
+	}
+	cache, err := rootfs.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	res, err := scenario.Run(t.Context(), scenario.Options{
+		Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("every channel has the same envelopes", func(t *testing.T) { testChannels(t, res) })
+	t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res) })
+	t.Run("a clone has secrets of its own", func(t *testing.T) { testClone(t, res) })
+	for _, m := range moments {
+		t.Run("power cut "+m.name, func(t *testing.T) { testPowerCut(t, res.Lab, m) })
+	}
+}
+
+// testChannels compares what lies on the disk, and what is in the console's log,
+// with what came through the virtio port.
+func testChannels(t *testing.T, res *scenario.Result) {
+	i := res.Instance
+	envelopes, err := i.Envelopes()
+	if err != nil || len(envelopes) != len(res.Cards) {
+		t.Fatalf("%d envelopes, %v", len(envelopes), err)
+	}
+	for n, e := range envelopes {
+		received, err := os.ReadFile(e.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = i.ReadDisk(t.Context(), func(d *vm.Disk) error {
+			data, err := d.ReadFile(t.Context(), path.Join(target.Envelopes, e.Owner.Name+"."+e.ID+".age"))
+			if err == nil && !sameEnvelope(t, data, received) {
+				t.Errorf("%s: another envelope lies on the disk", e.Owner.Name)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		e.File = i.Console
+		if c, err := i.Open(t.Context(), e); err != nil || c.Secret != res.Cards[n].Secret {
+			t.Errorf("%s: the console's log: %v", e.Owner.Name, err)
+		}
+	}
+}
+
+func sameEnvelope(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	return slices.Equal(binaryEnvelope(t, a), binaryEnvelope(t, b))
+}
+
+func binaryEnvelope(t *testing.T, data []byte) []byte {
+	t.Helper()
+	if out, err := seal.Dearmor(data); err == nil {
+		return out
+	}
+	return data
+}
+
+// leftovers tells where the cut has hit.
+func leftovers(t *testing.T, i *scenario.Instance) []string {
+	t.Helper()
+	var all []string
+	err := i.ReadDisk(t.Context(), func(d *vm.Disk) error {
+		for _, dir := range []string{target.PAMStateDir, target.Staged, target.Ready, target.Receipts} {
+			names, err := d.ReadDir(t.Context(), dir)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			for _, name := range names {
+				all = append(all, path.Join(path.Base(dir), name))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return all
+}
+
+// enter logs in with key and a fresh code, and checks what comes of it.
+func enter(t *testing.T, i *scenario.Instance, c card.Card, want login.Outcome) {
+	t.Helper()
+	r, err := i.Enter(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Outcome != want {
+		t.Errorf("%s with card %s: %v, want %v", c.User, c.ID, r, want)
+	}
+}
+
+func boot(t *testing.T, i *scenario.Instance) {
+	t.Helper()
+	t.Cleanup(i.Cut)
+	if err := i.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Machine.WaitUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func states(t *testing.T, i *scenario.Instance) map[string]otp.State {
+	t.Helper()
+	s, err := i.States(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func testReboot(t *testing.T, res *scenario.Result) {
+	i := res.Instance
+	before := states(t, i)
+	envelopes, err := i.Envelopes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot(t, i)
+	if err := i.Machine.WaitConsole(t.Context(), "Finished totp-deliver."); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range res.Cards {
+		enter(t, i, c, login.In)
+	}
+	if err := i.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after := states(t, i)
+	if len(after) != len(before) {
+		t.Errorf("%d states, before it %d", len(after), len(before))
+	}
+	for user, s := range before {
+		if after[user].Secret != s.Secret || after[user].Mark != s.Mark || !slices.Equal(after[user].BackupCodes, s.BackupCodes) {
+			t.Errorf("%s has another state", user)
+		}
+	}
+	if again, err := i.Envelopes(); err != nil || !reflect.DeepEqual(again, envelopes) {
+		t.Errorf("%d envelopes, before it %d, %v", len(again), len(envelopes), err)
+	}
+}
+
+func testClone(t *testing.T, res *scenario.Result) {
+	old := states(t, res.Instance)
+	c, err := res.Instance.Clone(t.Context(), "web2", res.Instance.People)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot(t, c)
+	envelopes, err := c.Await(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range envelopes {
+		fresh, err := c.Open(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fresh.Secret == old[fresh.User].Secret {
+			t.Errorf("%s has the secret of the original", fresh.User)
+		}
+		enter(t, c, fresh, login.In)
+	}
+	for _, dead := range res.Cards {
+		// It is another machine: what is trusted are its own host keys.
+		fresh, err := c.Open(t.Context(), envelopes[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.HostKeys = fresh.HostKeys
+		enter(t, c, dead, login.Refused)
+	}
+	if err := c.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for user, s := range states(t, c) {
+		if s.Secret == old[user].Secret {
+			t.Errorf("the state of %s is the original's", user)
+		}
+	}
+}
+
+// moment is when the power is cut in an instance's first boot.
+type moment struct {
+	host string
+	name string
+	wait func(*testing.T, *scenario.Instance) error
+}
+
+var moments = []moment{
+	{"cut1", "while the agent enrolls", func(t *testing.T, i *scenario.Instance) error {
+		err := i.Machine.WaitConsole(t.Context(), "Starting totp-agent.")
+		time.Sleep(200 * time.Millisecond)
+		return err
+	}},
+	{"cut2", "before anything is delivered", func(t *testing.T, i *scenario.Instance) error {
+		return i.Machine.WaitConsole(t.Context(), "Finished totp-agent.")
+	}},
+	{"cut3", "when the first envelope has arrived", func(t *testing.T, i *scenario.Instance) error {
+		for {
+			envelopes, err := i.Envelopes()
+			if len(envelopes) > 0 || err != nil {
+				return err
+			}
+			if !i.Machine.Running() {
+				return vm.ErrEnded
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}},
+}
+
+// testPowerCut demands that after the boot that follows each user has one live
+// secret, whose envelope has been received and which logs in.
+func testPowerCut(t *testing.T, lab *scenario.Lab, m moment) {
+	people, err := lab.People(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := lab.NewInstance(t.Context(), m.host, people)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Cut)
+	if err := i.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.wait(t, i); err != nil {
+		t.Fatal(err)
+	}
+	i.Cut()
+	early, err := i.Envelopes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d envelopes have arrived; on the disk are %v", len(early), leftovers(t, i))
+
+	boot(t, i)
+	if err := i.Machine.WaitConsole(t.Context(), "Finished totp-deliver."); err != nil {
+		t.Fatal(err)
+	}
+	envelopes, err := i.Await(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cards := map[string]card.Card{} // by id
+	for _, e := range envelopes {
+		c, err := i.Open(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cards[c.ID] = c
+	}
+	// Which of a user's cards is the live one is seen on the disk; with more than
+	// one, the newest is tried, so that one boot is enough.
+	newest := map[string]card.Card{}
+	for _, c := range cards {
+		if n, ok := newest[c.User]; !ok || c.Created.After(n.Created) {
+			newest[c.User] = c
+		}
+	}
+	for _, c := range newest {
+		enter(t, i, c, login.In)
+	}
+	if err := i.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	live := states(t, i)
+	for _, p := range people {
+		s, ok := live[p.Name]
+		if ok != p.Enrolled() {
+			t.Errorf("%s: state %v, enrolled %v", p.Name, ok, p.Enrolled())
+		}
+		if ok && cards[s.Mark.ID].Secret != s.Secret {
+			t.Errorf("%s: the envelope of the live secret has not been received", p.Name)
+		}
+	}
+	if len(live) != 2 {
+		t.Errorf("%d state files", len(live))
+	}
+}
