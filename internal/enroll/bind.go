@@ -85,10 +85,9 @@ func (r *run) bind() (open bool, err error) {
 // system: this machine is bound by its machine-id from now on, and what was
 // enrolled before is removed.
 func (r *run) adopt() (bool, error) {
-	var have bound
-	b, err := r.t.ReadFile(boundFile)
-	if err != nil || json.Unmarshal(b, &have) != nil || have.Adopt == "" {
-		return false, ignoreMissing(err)
+	have, err := readBound(r.t)
+	if err != nil || have.Adopt == "" {
+		return false, err
 	}
 	if err := r.own(); err != nil {
 		return false, nil
@@ -122,36 +121,35 @@ func (r *run) adopt() (bool, error) {
 // own makes the machine's own identity the present one, for root who asks for
 // it: the datasource that named the machine is gone.
 func (r *run) own() error {
-	id, err := readWord(r.t, target.MachineID)
-	if err != nil {
-		return err
-	}
-	if id == "" || id == "uninitialized" {
+	if r.here.machineID == "" {
 		return ErrUnknownID
 	}
-	r.here.primary = primary(kindMachine, id)
+	r.here.primary = primary(kindMachine, r.here.machineID)
 	return nil
 }
 
-func ignoreMissing(err error) error {
+// readBound reads the cache, which is empty where it is missing or damaged.
+func readBound(t *target.Target) (bound, error) {
+	var v bound
+	b, err := t.ReadFile(boundFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return v, nil
 	}
-	return err
+	if err != nil || json.Unmarshal(b, &v) != nil {
+		return bound{}, err
+	}
+	return v, nil
 }
 
 // boundIdentity returns the identity that the present enrollments were made
 // for, zero if there is none or no single one.
 func boundIdentity(t *target.Target) (Identity, error) {
-	b, err := t.ReadFile(boundFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	have, err := readBound(t)
+	if err != nil {
 		return Identity{}, err
 	}
-	var v bound
-	if err == nil && json.Unmarshal(b, &v) == nil {
-		if id, err := ParseIdentity(v.Identity); err == nil {
-			return id, nil
-		}
+	if id, err := ParseIdentity(have.Identity); err == nil {
+		return id, nil
 	}
 	entries, err := readDir(t, target.PAMStateDir)
 	if err != nil {
@@ -177,9 +175,7 @@ func boundIdentity(t *target.Target) (Identity, error) {
 
 // remember writes the bound identity if it is not what stands there.
 func (r *run) remember() error {
-	var have bound
-	if b, err := r.t.ReadFile(boundFile); err == nil && json.Unmarshal(b, &have) == nil &&
-		have.Identity == r.here.Identity.String() && have.Adopt == r.adopted {
+	if have, err := readBound(r.t); err == nil && have.Identity == r.here.Identity.String() && have.Adopt == r.adopted {
 		return nil
 	}
 	want, err := json.Marshal(bound{Identity: r.here.Identity.String(), From: r.here.why, Adopt: r.adopted})

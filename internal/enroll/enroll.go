@@ -24,7 +24,6 @@ package enroll
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +62,6 @@ var (
 	ErrNoAccount     = errors.New("no such account on this machine")
 	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or none and list authorized_keys in the image's recipients_from")
 	ErrUnknownID     = errors.New("the machine's identity is unknown in this boot; SSH stays closed until the datasource answers again")
-	ErrNobody        = errors.New("nobody is enrolled")
 	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
 )
 
@@ -138,10 +136,11 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		st.Remarks = append(st.Remarks, RefusedLayer{Layer: string(n.Layer), Error: n.Err.Error()})
 		fmt.Fprintf(r.Log, "enroll: %s layer: %v\n", n.Layer, n.Err)
 	}
-	people, err := r.people()
+	accounts, err := r.t.Users()
 	if err != nil {
 		return st, err
 	}
+	people := r.people(accounts)
 	var errs []error
 	for _, p := range people {
 		if ctx.Err() != nil {
@@ -165,7 +164,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		st.Users = append(st.Users, u)
 	}
 	if mayEnroll {
-		errs = append(errs, r.leftovers(people, st))
+		errs = append(errs, r.leftovers(accounts, people, st))
 	}
 	return st, errors.Join(errs...)
 }
@@ -236,10 +235,8 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 // that this machine is not: cloud-init has named one once, and the present
 // identity is the machine's own.
 func staleLayers(t *target.Target) bool {
-	var have bound
-	b, err := t.ReadFile(boundFile)
-	return err == nil && json.Unmarshal(b, &have) == nil &&
-		strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
+	have, err := readBound(t)
+	return err == nil && strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
 }
 
 // errPolicy marks errors of the image's policy: wrong use, not a fault.

@@ -98,6 +98,8 @@ type sighting struct {
 	known bool
 	// instanceID is for people and cards; empty where there is none.
 	instanceID string
+	// machineID is the raw one, empty where the machine has none yet.
+	machineID string
 	// why says in words where the identity comes from, or why it is unknown.
 	why string
 }
@@ -116,7 +118,7 @@ func look(t *target.Target, bound Identity) (sighting, error) {
 		machineID = ""
 	}
 	if machineID != "" {
-		s.machine = digest("machine", machineID)
+		s.machineID, s.machine = machineID, digest("machine", machineID)
 	}
 	if isLive(t) {
 		uuid, err := readWord(t, target.DMIProductUUID)

@@ -18,21 +18,17 @@ import (
 // enrolled any more. An account that is gone loses its file, so that a later
 // account of that name does not inherit the secret; an account that the
 // policy has stopped naming keeps it, since nobody is locked out silently.
-func (r *run) leftovers(people []person, st *Status) error {
+func (r *run) leftovers(accounts []target.User, people []person, st *Status) error {
 	known := map[string]bool{}
 	for _, p := range people {
 		known[p.name] = !errors.Is(p.err, ErrNoAccount)
-	}
-	accounts, err := r.t.Users()
-	if err != nil {
-		return err
 	}
 	exists := map[string]bool{}
 	for _, a := range accounts {
 		exists[a.Name] = true
 	}
 	live := map[string]bool{}
-	err = r.eachState(func(name, file string) error {
+	err := r.eachState(func(name, file string) error {
 		switch {
 		case strings.HasSuffix(name, heldSuffix):
 			return nil

@@ -28,11 +28,7 @@ var errRecipients = errors.New("recipients")
 
 // people returns who is to be enrolled, in the order of /etc/passwd, then
 // those whom the policy names and who have no account.
-func (r *run) people() ([]person, error) {
-	accounts, err := r.t.Users()
-	if err != nil {
-		return nil, err
-	}
+func (r *run) people(accounts []target.User) []person {
 	var people []person
 	named := map[string]bool{}
 	for _, a := range accounts {
@@ -55,7 +51,7 @@ func (r *run) people() ([]person, error) {
 			people = append(people, person{name: u.Name, err: ErrNoAccount})
 		}
 	}
-	return people, nil
+	return people
 }
 
 // eligible is the rule of the policy's enroll key (auto or listed).
