@@ -44,8 +44,6 @@ func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		// The image gets the canonical text: it ends with a mark, so that a file
-		// that was cut short is never taken for a whole one.
 		_, err = bake.Run(e, t, bake.Options{Policy: p, Agent: self, Log: e.err})
 		return err
 	}
@@ -68,10 +66,7 @@ var errFindings = errors.New("this image does not hold what its bake promised")
 func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
 	return func(e env, args []string) error {
-		if err := none(args); err != nil {
-			return err
-		}
-		t, err := e.open()
+		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}
@@ -105,10 +100,7 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 
 func cleanVerb(*flag.FlagSet) func(env, []string) error {
 	return func(e env, args []string) error {
-		if err := none(args); err != nil {
-			return err
-		}
-		t, err := e.open()
+		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}

@@ -38,10 +38,9 @@ import (
 
 // Options say what to bake.
 type Options struct {
-	Policy     *policy.Policy // the image's policy, valid
-	PolicyText []byte         // its document, kept as it is written; nil: the canonical one
-	Agent      string         // the agent's program, a path of this host
-	Log        io.Writer      // one line a step, no secrets; nil: none
+	Policy *policy.Policy // the image's policy, valid
+	Agent  string         // the agent's program, a path of this host
+	Log    io.Writer      // one line a step, no secrets; nil: none
 }
 
 // The reasons why a system is not baked. The first

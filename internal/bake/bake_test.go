@@ -50,7 +50,9 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", name, fi, err, mode)
 		}
 	}
-	if got := m.read(target.ImagePolicy); got != string(o.PolicyText) {
+	text, err := o.Policy.Marshal()
+	m.must(err)
+	if got := m.read(target.ImagePolicy); got != string(text) {
 		t.Errorf("the policy is %q", got)
 	}
 	if got := m.read(target.AgentPath); got != elfAMD64 {
@@ -121,7 +123,6 @@ func TestRunWithAnotherPolicy(t *testing.T) {
 	before := snapshot(t, m.Root(), false)
 	o := m.options()
 	o.Policy = &policy.Policy{Version: 1, Issuer: "Other"}
-	o.PolicyText = nil
 	if _, err := Run(t.Context(), m.Target, o); err != nil {
 		t.Fatal(err)
 	}

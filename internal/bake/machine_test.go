@@ -160,7 +160,7 @@ func (m *machine) options() Options {
 	const text = "# ours\nversion: 1\nissuer: Example Hosting\n"
 	p, err := policy.Parse(policy.Image, "image.yaml", []byte(text))
 	m.must(err)
-	return Options{Policy: p, PolicyText: []byte(text), Agent: agent}
+	return Options{Policy: p, Agent: agent}
 }
 
 func (m *machine) bake() *Report {

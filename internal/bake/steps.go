@@ -87,12 +87,11 @@ func (b *baker) agent(context.Context) (string, error) {
 }
 
 func (b *baker) policy(context.Context) (string, error) {
-	text := b.PolicyText
-	if text == nil {
-		var err error
-		if text, err = b.Policy.Marshal(); err != nil {
-			return "", err
-		}
+	// The canonical text ends with a mark, so that a file that was cut short is
+	// never taken for a whole one.
+	text, err := b.Policy.Marshal()
+	if err != nil {
+		return "", err
 	}
 	changed, err := b.journal.write(target.ImagePolicy, text, 0o600)
 	return target.ImagePolicy + said(changed), err
