@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -104,7 +103,7 @@ func prepare(dir string) error {
 	if err != nil {
 		return err
 	}
-	if !fi.IsDir() || !ours(fi) || runtime.GOOS != "windows" && fi.Mode()&0o022 != 0 {
+	if !fi.IsDir() || !ours(fi) {
 		return fmt.Errorf("directory %q has mode %v: %w", dir, fi.Mode(), ErrDir)
 	}
 	entries, err := os.ReadDir(dir)

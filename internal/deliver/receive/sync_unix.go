@@ -15,10 +15,10 @@ import (
 var errPathLength error = syscall.EINVAL
 
 // syncDir makes the names in a directory durable.
-// ours reports whether a file belongs to whoever runs this.
+// ours reports whether only the user who runs this can write to it.
 func ours(fi os.FileInfo) bool {
 	st, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == os.Geteuid()
+	return ok && int(st.Uid) == os.Geteuid() && fi.Mode()&0o022 == 0
 }
 
 func syncDir(dir string) error {
