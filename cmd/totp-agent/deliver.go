@@ -14,10 +14,7 @@ import (
 func deliverVerb(fs *flag.FlagSet) func(env, []string) error {
 	again := fs.Bool("again", false, "try every channel now, and offer again what was offered before")
 	return func(e env, args []string) error {
-		if err := none(args); err != nil {
-			return err
-		}
-		t, err := e.open()
+		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}

@@ -27,10 +27,7 @@ import (
 
 func enrollVerb(*flag.FlagSet) func(env, []string) error {
 	return func(e env, args []string) error {
-		if err := none(args); err != nil {
-			return err
-		}
-		t, err := e.open()
+		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}
@@ -57,10 +54,7 @@ func openConsole() (io.WriteCloser, error) {
 func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
 	return func(e env, args []string) error {
-		if err := none(args); err != nil {
-			return err
-		}
-		t, err := e.open()
+		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}

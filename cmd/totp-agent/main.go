@@ -145,6 +145,14 @@ func none(args []string) error {
 	return nil
 }
 
+// openNone is open for a verb that takes no arguments.
+func (e env) openNone(args []string) (*target.Target, error) {
+	if err := none(args); err != nil {
+		return nil, err
+	}
+	return e.open()
+}
+
 // open returns the system that a verb works on.
 func (e env) open() (*target.Target, error) {
 	if os.Geteuid() != 0 {
