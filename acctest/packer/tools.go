@@ -18,9 +18,9 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/once"
 )
 
 // tools builds programs out of the module acctest/tools.
@@ -37,38 +37,18 @@ func (t tools) build(ctx context.Context, pkg string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(t.cache, "tools", key)
-	program := filepath.Join(dir, path.Base(pkg))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	// Two test programs that need it build it once.
-	lock, err := os.OpenFile(program+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("%s: %w", lock.Name(), err)
-	}
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	fmt.Fprintf(t.log, "building %s from its module (minutes, once)\n", path.Base(pkg))
-	start := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", source, "-trimpath", "-buildvcs=false",
-		"-ldflags=-s -w", "-o", program+".part", pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOFLAGS=", "GOWORK=off")
-	out := &tail{max: 3000}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := child.Run(cmd, syscall.SIGTERM); err != nil {
-		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, strings.TrimSpace(out.String()))
-	}
-	if err := os.Rename(program+".part", program); err != nil {
-		return "", err
-	}
-	fmt.Fprintf(t.log, "built %s in %s\n", path.Base(pkg), time.Since(start).Round(time.Second))
-	return program, nil
+	program := filepath.Join(t.cache, "tools", key, path.Base(pkg))
+	return program, once.Make(program, path.Base(pkg)+" from its module", "minutes", t.log, func(part string) error {
+		cmd := exec.CommandContext(ctx, "go", "build", "-C", source, "-trimpath", "-buildvcs=false",
+			"-ldflags=-s -w", "-o", part, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOFLAGS=", "GOWORK=off")
+		out := &tail{max: 3000}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := child.Run(cmd, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("go build %s: %w\n%s", pkg, err, strings.TrimSpace(out.String()))
+		}
+		return nil
+	})
 }
 
 // keyOf hashes files and the Go version.

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/once"
 )
 
 // Recipe says what a base holds. Bases are cached under a hash of it.
@@ -62,41 +64,16 @@ func CacheDir() (string, error) {
 // Build returns the base of a recipe as a directory under cache, making it where
 // it is not there. Two programs that need the same base make it once.
 func Build(ctx context.Context, r Recipe, cache string, log io.Writer) (string, error) {
-	dir := filepath.Join(cache, "rootfs")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	base := filepath.Join(dir, r.Suite+"-"+r.key())
-	lock, err := os.OpenFile(base+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("%s: %w", lock.Name(), err)
-	}
-	if _, err := os.Stat(base); err == nil {
-		return base, nil
-	}
-	fmt.Fprintf(log, "making the %s root filesystem with mmdebstrap (about a minute, once)\n", r.Name)
-	start := time.Now()
-	part := base + ".part"
-	if err := os.RemoveAll(part); err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", r.args(part)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it unmounts what it mounted
-	cmd.WaitDelay = 20 * time.Second
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		_ = os.RemoveAll(part)
-		return "", fmt.Errorf("mmdebstrap %s: %w\n%s", r.Suite, err, tail(string(out), 3000))
-	}
-	if err := os.Rename(part, base); err != nil {
-		return "", err
-	}
-	fmt.Fprintf(log, "made %s in %s\n", base, time.Since(start).Round(time.Second))
-	return base, nil
+	base := filepath.Join(cache, "rootfs", r.Suite+"-"+r.key())
+	return base, once.Make(base, "the "+r.Name+" root filesystem with mmdebstrap", "about a minute", log, func(part string) error {
+		cmd := exec.CommandContext(ctx, "mmdebstrap", r.args(part)...)
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it unmounts what it mounted
+		cmd.WaitDelay = 20 * time.Second
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("mmdebstrap %s: %w\n%s", r.Suite, err, tail(string(out), 3000))
+		}
+		return nil
+	})
 }
 
 func (r Recipe) key() string {

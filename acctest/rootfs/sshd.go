@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/port"
 )
 
 // SSHD is the root's own sshd, running.
@@ -50,12 +52,12 @@ func (r *Root) StartSSHD(ctx context.Context, args ...string) (*SSHD, error) {
 }
 
 func (r *Root) startSSHD(ctx context.Context, args []string) (*SSHD, error) {
-	port, err := freePort()
+	number, err := port.Free()
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("/var/log/sshd-%d.log", port)
-	s := &SSHD{Host: "127.0.0.1", Port: port, root: r, log: r.Path(name), done: make(chan struct{})}
+	name := fmt.Sprintf("/var/log/sshd-%d.log", number)
+	s := &SSHD{Host: "127.0.0.1", Port: number, root: r, log: r.Path(name), done: make(chan struct{})}
 	s.cmd = r.Command(context.Background(), append([]string{"/usr/sbin/sshd", "-D", "-E", name,
 		"-o", fmt.Sprintf("ListenAddress=%s:%d", s.Host, s.Port), "-o", fmt.Sprintf("Port=%d", s.Port),
 		"-o", fmt.Sprintf("PidFile=/run/sshd-%d.pid", s.Port), "-o", "LogLevel=VERBOSE"}, args...)...)
@@ -137,7 +139,7 @@ func (s *SSHD) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	for {
-		if greeted(ctx, s.Addr()) {
+		if port.Greeted(ctx, s.Addr(), 5*time.Second) {
 			return nil
 		}
 		select {
@@ -151,25 +153,4 @@ func (s *SSHD) await(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-func greeted(ctx context.Context, addr string) bool {
-	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	buf := make([]byte, 8)
-	n, _ := conn.Read(buf)
-	return strings.HasPrefix(string(buf[:n]), "SSH-2.0")
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

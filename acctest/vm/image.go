@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/once"
 )
 
 // ErrUnavailable is what [Available] returns, wrapped, on a machine that cannot
@@ -60,39 +61,15 @@ func BuildBase(ctx context.Context, cache string, log io.Writer) (Base, error) {
 		Kernel: filepath.Join(dir, "vmlinuz"),
 		Initrd: filepath.Join(dir, "initrd"),
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return Base{}, err
-	}
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	err := once.Make(dir, "the Debian 12 image with mmdebstrap", "a minute or two", log, func(part string) error { return r.make(ctx, part) })
 	if err != nil {
 		return Base{}, err
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return Base{}, fmt.Errorf("%s: %w", lock.Name(), err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return base, nil
-	}
-	fmt.Fprintln(log, "making the Debian 12 image with mmdebstrap (a minute or two, once)")
-	start := time.Now()
-	part := dir + ".part"
-	defer os.RemoveAll(part)
-	if err := r.make(ctx, part); err != nil {
-		return Base{}, err
-	}
-	if err := os.Rename(part, dir); err != nil {
-		return Base{}, err
-	}
-	fmt.Fprintf(log, "made %s in %s\n", dir, time.Since(start).Round(time.Second))
 	return base, nil
 }
 
 // make fills a new directory with the files of a [Base].
 func (r imageRecipe) make(ctx context.Context, dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/port"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/report"
 )
 
@@ -107,7 +108,7 @@ func (m *Machine) start(ctx context.Context, c Config) error {
 		m.from = info.Size()
 	}
 	var err error
-	if m.Port, err = freePort(); err != nil {
+	if m.Port, err = port.Free(); err != nil {
 		return err
 	}
 	m.cmd = exec.Command("qemu-system-x86_64", c.args(m)...)
@@ -221,7 +222,7 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 func (m *Machine) WaitUp(ctx context.Context) error {
 	finished := regexp.MustCompile(`Cloud-init v\..* finished at `)
 	return m.until(ctx, "booting", 8*time.Minute, func() bool {
-		return finished.MatchString(m.ConsoleLog()) && greeted(ctx, m.Addr())
+		return finished.MatchString(m.ConsoleLog()) && port.Greeted(ctx, m.Addr(), 2*time.Second)
 	})
 }
 
@@ -282,27 +283,4 @@ func (m *Machine) wait(ctx context.Context, what string, limit time.Duration, re
 		}
 	}
 	return nil
-}
-
-// greeted reports whether an SSH server is at addr. QEMU accepts connections
-// before anything in the guest does.
-func greeted(ctx context.Context, addr string) bool {
-	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
-	buf := make([]byte, 8)
-	n, _ := io.ReadFull(conn, buf)
-	return strings.HasPrefix(string(buf[:n]), "SSH-2.0")
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -119,26 +119,3 @@ func TestCommand(t *testing.T) {
 		t.Error("no monitor: no error")
 	}
 }
-
-func TestGreeted(t *testing.T) {
-	for banner, want := range map[string]bool{"SSH-2.0-OpenSSH_9.2p1\r\n": true, "HTTP/1.1 400\r\n": false, "": false} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			conn, err := l.Accept()
-			if err == nil {
-				io.WriteString(conn, banner)
-				conn.Close()
-			}
-		}()
-		if got := greeted(t.Context(), l.Addr().String()); got != want {
-			t.Errorf("%q: %v", banner, got)
-		}
-		l.Close()
-		if greeted(t.Context(), l.Addr().String()) {
-			t.Error("greeted by nobody")
-		}
-	}
-}
