@@ -118,11 +118,10 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // mmdebstrap unmounts what it mounted
 	cmd.WaitDelay = 20 * time.Second
-	var out, all strings.Builder
-	cmd.Stdout = io.MultiWriter(&out, &all)
-	cmd.Stderr = &all
+	var out, complaints strings.Builder // one each: two goroutines write
+	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := child.Run(cmd, syscall.SIGTERM); err != nil {
-		text := strings.TrimSpace(all.String())
+		text := strings.TrimSpace(out.String() + complaints.String())
 		if len(text) > 2000 {
 			text = "…" + text[len(text)-2000:]
 		}
