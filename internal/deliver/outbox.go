@@ -62,8 +62,9 @@ type Meta struct {
 // The methods that change the outbox are for a caller that holds the
 // enrollment's lock. Those that read may be called at any time.
 type Outbox struct {
-	t     *target.Target
-	ready bool // directories made, and swept
+	t       *target.Target
+	ready   bool     // directories made, and swept
+	written []string // IDs that wait for Settle
 }
 
 // OpenOutbox returns the outbox of t. It touches nothing.
@@ -74,6 +75,15 @@ func OpenOutbox(t *target.Target) *Outbox {
 // Stage stores an envelope, a binary age file, under staged. When it returns
 // nil the envelope is durable.
 func (o *Outbox) Stage(m Meta, envelope []byte) error {
+	if err := o.Write(m, envelope); err != nil {
+		return err
+	}
+	return o.Settle()
+}
+
+// Write is the first half of [Outbox.Stage]: the envelope is there for the
+// next Settle, which stages all that were written with one sync.
+func (o *Outbox) Write(m Meta, envelope []byte) error {
 	if err := m.valid(); err != nil {
 		return err
 	}
@@ -91,33 +101,70 @@ func (o *Outbox) Stage(m Meta, envelope []byte) error {
 		return err
 	}
 	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
-	err = o.t.Create(tmp, map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope})
-	if err == nil {
-		err = o.t.Rename(tmp, path.Join(target.Staged, m.ID))
-	}
-	if err != nil {
+	if err := o.t.Create(tmp, map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope}); err != nil {
 		return errors.Join(fmt.Errorf("outbox: stage %q: %w", m.ID, err), o.t.RemoveAll(tmp))
 	}
+	o.written = append(o.written, m.ID)
 	return nil
 }
 
-// Promote makes a staged envelope ready for delivery. An envelope that is
-// ready already is left as it is.
-func (o *Outbox) Promote(id string) error {
-	if err := frame.CheckID(id); err != nil {
+// Settle stages the envelopes that were written, and returns when they are
+// durable. After an error none of them is there.
+func (o *Outbox) Settle() error {
+	written := o.written
+	o.written = nil
+	err := o.settle(written)
+	if err == nil {
+		return nil
+	}
+	errs := []error{fmt.Errorf("outbox: stage: %w", err)}
+	for _, id := range written {
+		errs = append(errs, o.t.RemoveAll(path.Join(target.Staged, tmpPrefix+id)), o.t.RemoveAll(path.Join(target.Staged, id)))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Outbox) settle(written []string) error {
+	if len(written) == 0 {
+		return nil
+	}
+	if err := o.t.Sync(target.Staged); err != nil {
 		return err
+	}
+	for _, id := range written {
+		if err := o.t.Move(path.Join(target.Staged, tmpPrefix+id), path.Join(target.Staged, id)); err != nil {
+			return err
+		}
+	}
+	return o.t.SyncDir(target.Staged)
+}
+
+// Promote makes staged envelopes ready for delivery. One that is ready already
+// is left as it is.
+func (o *Outbox) Promote(ids ...string) error {
+	for _, id := range ids {
+		if err := frame.CheckID(id); err != nil {
+			return err
+		}
 	}
 	if err := o.prepare(); err != nil {
 		return err
 	}
-	staged, ready := path.Join(target.Staged, id), path.Join(target.Ready, id)
-	if !o.t.Exists(staged) && o.t.Exists(ready) {
-		return o.t.SyncDir(target.Ready)
+	for _, id := range ids {
+		staged, ready := path.Join(target.Staged, id), path.Join(target.Ready, id)
+		if !o.t.Exists(staged) && o.t.Exists(ready) {
+			continue
+		}
+		if err := o.t.Move(staged, ready); err != nil {
+			return fmt.Errorf("outbox: promote %q: %w", id, err)
+		}
 	}
-	if err := o.t.Rename(staged, ready); err != nil {
-		return fmt.Errorf("outbox: promote %q: %w", id, err)
+	// The new names first: a crash between the two leaves an envelope under both
+	// at worst, never under none.
+	if err := o.t.SyncDir(target.Ready); err != nil {
+		return err
 	}
-	return nil
+	return o.t.SyncDir(target.Staged)
 }
 
 // Discard removes a staged envelope. It is no error if there is none.
@@ -166,6 +213,30 @@ func (o *Outbox) Staged() ([]Meta, error) {
 func (o *Outbox) Ready() ([]Meta, error) {
 	metas, _, err := o.list(target.Ready)
 	return metas, err
+}
+
+// IDs lists the envelopes that are staged and those that are ready by their
+// IDs, damaged ones among them.
+func (o *Outbox) IDs() (staged, ready map[string]bool, err error) {
+	if staged, err = o.ids(target.Staged); err != nil {
+		return nil, nil, err
+	}
+	ready, err = o.ids(target.Ready)
+	return staged, ready, err
+}
+
+func (o *Outbox) ids(dir string) (map[string]bool, error) {
+	entries, err := o.t.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, e := range entries {
+		if frame.CheckID(e.Name()) == nil {
+			ids[e.Name()] = true
+		}
+	}
+	return ids, nil
 }
 
 // Envelope returns a ready envelope, a binary age file. The error is

@@ -302,3 +302,18 @@ func BenchmarkStagePromote(b *testing.B) {
 		must(b, o.Withdraw(aliceID))
 	}
 }
+
+func TestSettleFails(t *testing.T) {
+	o, tt := newOutbox(t)
+	must(t, o.Write(meta(aliceID, "alice"), sealed(1)))
+	must(t, o.Write(meta(bobID, "bob"), sealed(1)))
+	// The second one cannot be staged.
+	must(t, tt.RemoveAll(path.Join(target.Staged, tmpPrefix+bobID)))
+	if err := o.Settle(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want %v", err, fs.ErrNotExist)
+	}
+	if staged, ready, err := o.IDs(); err != nil || len(staged)+len(ready) != 0 {
+		t.Errorf("left: %v, %v, %v", staged, ready, err)
+	}
+	must(t, o.Settle()) // nothing waits any more
+}

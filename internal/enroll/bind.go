@@ -47,7 +47,7 @@ func (r *run) bind() (open bool, err error) {
 	if old.IsZero() {
 		// The first boot: what cloud-init has made of accounts, keys and layers is
 		// not on the disk yet, and is not made again after a power cut.
-		if err := r.t.Sync(); err != nil {
+		if err := r.t.Sync("/", target.HomeDir, target.StateDir); err != nil {
 			return false, err
 		}
 	}

@@ -80,7 +80,8 @@ type run struct {
 
 	adopted string // ID for the next boot, see bound.Adopt
 
-	staged, ready map[string]bool // IDs in the outbox when the users' turn came
+	staged, ready map[string]bool   // IDs in the outbox when the users' turn came
+	enrolled      map[string]string // in this run: user → ID
 }
 
 // Run enrolls everyone who is to be enrolled and is not yet, and writes what
@@ -90,6 +91,7 @@ type run struct {
 func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
 	o.fill()
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	defer t.Release()
 	st, err := r.run(ctx)
 	if errors.Is(err, errAlreadyLocked) {
 		return st, err // the other one says how things are
@@ -141,32 +143,58 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 	people := r.people(accounts)
-	var errs []error
-	for _, p := range people {
-		if ctx.Err() != nil {
-			return st, ctx.Err()
-		}
-		u := UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name))}
-		if !mayEnroll {
-			u.Why = ErrUnknownID.Error()
-		} else if err := r.user(p, &u); err != nil {
-			u.Why = err.Error()
-			if !isReason(err) {
-				errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
-			}
-		}
-		switch {
-		case u.fresh:
-			fmt.Fprintf(r.Log, "enroll: %s: enrolled, envelope %s is ready for delivery\n", u.Name, u.ID)
-		case !u.Enrolled:
-			fmt.Fprintf(r.Log, "enroll: %s: not enrolled: %s\n", u.Name, u.Why)
-		}
-		st.Users = append(st.Users, u)
-	}
+	errs := []error{r.everyone(ctx, people, mayEnroll, st)}
 	if mayEnroll {
 		errs = append(errs, r.leftovers(accounts, people, st))
 	}
 	return st, errors.Join(errs...)
+}
+
+// everyone enrolls all who are not enrolled yet, and says in st how each
+// stands.
+func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st *Status) error {
+	users := make([]UserStatus, len(people))
+	why := make([]error, len(people))
+	var ms []*made
+	for i, p := range people {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		users[i] = UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name))}
+		if !mayEnroll {
+			why[i] = ErrUnknownID
+			continue
+		}
+		m, err := r.user(p, &users[i])
+		if why[i] = err; m != nil {
+			users[i].made = m
+			ms = append(ms, m)
+		}
+	}
+	failed, all := r.finish(ms)
+	var errs []error
+	for i := range users {
+		u := &users[i]
+		if u.made != nil {
+			why[i] = failed[u.Name]
+			if all != nil {
+				why[i] = all
+			}
+			u.Enrolled, u.ID, u.Generation = why[i] == nil, u.made.ID, u.made.Generation
+		}
+		switch err := why[i]; {
+		case err != nil:
+			u.Why = err.Error()
+			fmt.Fprintf(r.Log, "enroll: %s: not enrolled: %s\n", u.Name, u.Why)
+			if !isReason(err) {
+				errs = append(errs, fmt.Errorf("%s: %w", u.Name, err))
+			}
+		case u.made != nil:
+			fmt.Fprintf(r.Log, "enroll: %s: enrolled, envelope %s is ready for delivery\n", u.Name, u.ID)
+		}
+	}
+	st.Users = users
+	return errors.Join(errs...)
 }
 
 // isReason reports whether err is an answer of the policy, and not a fault of
@@ -191,10 +219,20 @@ func lock(t *target.Target) (func(), error) {
 // directories makes sure of the directories that hold secrets and envelopes:
 // real ones, root's own, closed to everybody else.
 func (r *run) directories() error {
+	made := false
 	for _, d := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready, target.Receipts, target.PAMStateDir} {
-		if err := r.t.Mkdir(d, 0o700); err != nil {
+		is, err := r.t.MkdirEntry(d, 0o700)
+		if err != nil {
 			return err
 		}
+		made = made || is
+		// What follows is found from there.
+		if err := r.t.Hold(target.VarLib, d); err != nil {
+			return err
+		}
+	}
+	if made {
+		return r.t.Sync(target.StateDir, target.PAMStateDir)
 	}
 	return nil
 }

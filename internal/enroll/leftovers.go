@@ -6,6 +6,7 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"time"
@@ -34,6 +35,10 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			return nil
 		case strings.Contains(name, "~"):
 			return r.removeOld(file)
+		}
+		if id := r.enrolled[name]; id != "" {
+			live[id] = true
+			return nil
 		}
 		state, err := readState(r.t, name)
 		if !exists[name] && err == nil && state.Mark.ID != "" {
@@ -70,6 +75,15 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 	}
 	// An envelope that no state file stands for was never committed, or has
 	// been superseded.
+	staged, ready, err := r.outbox.IDs()
+	if err != nil {
+		return err
+	}
+	maps.Copy(ready, staged)
+	maps.DeleteFunc(ready, func(id string, _ bool) bool { return live[id] })
+	if len(ready) == 0 {
+		return nil
+	}
 	return r.withdraw(func(m deliver.Meta) bool { return !live[m.ID] })
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"testing"
@@ -92,6 +93,83 @@ func TestStoppedWhileEnrolling(t *testing.T) {
 				t.Errorf("generation %d, want 1", c.Generation)
 			}
 		})
+	}
+}
+
+// Of several users, those whose state file has its name keep their enrollment,
+// and the others get one.
+func TestStoppedBetweenUsers(t *testing.T) {
+	m := newMachine(t)
+	m.put("/etc/passwd", "alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n")
+	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
+	m.stop("written", "")
+	before, err := readState(m.t, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readState(m.t, "bob"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("bob: %v, want none: the run was to stop after alice's", err)
+	}
+	m.mustRun()
+	now, c := m.enrolled("alice")
+	if now.Secret != before.Secret || c.Generation != 1 {
+		t.Error("alice's committed enrollment was not finished but made anew")
+	}
+	m.enrolled("bob")
+	if staged, ready, err := deliver.OpenOutbox(m.t).IDs(); err != nil || len(staged) != 0 || len(ready) != 2 {
+		t.Errorf("staged %v, ready %v, %v; want the two ready", staged, ready, err)
+	}
+}
+
+// A write that fails after the state file has its name, at the sync of the
+// directory, say, does not take the envelope away: the file is live, and the
+// next run makes its envelope ready. Failing before it, the envelope goes.
+func TestFailedReset(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		m := newMachine(t)
+		m.mustRun()
+		old, _ := m.enrolled("alice")
+		o := m.options()
+		o.fill()
+		box := deliver.OpenOutbox(m.t)
+		r := &run{Options: o, t: m.t, outbox: box}
+		if err := r.whose(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if r.policy, _, err = LoadPolicy(m.t); err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.person("alice", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := r.make(p, old.Mark)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := box.Stage(e.Meta, e.sealed); err != nil {
+			t.Fatal(err)
+		}
+		if committed {
+			if err := m.t.WriteFile(stateFile("alice"), e.state, 0o400); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.abandon("alice", e.ID); err != nil {
+			t.Fatal(err)
+		}
+		if staged, _, err := box.IDs(); err != nil || staged[e.ID] != committed {
+			t.Errorf("committed %v: staged %v, %v", committed, staged, err)
+		}
+		m.mustRun()
+		now, c := m.enrolled("alice")
+		if committed && (now.Mark.ID != e.ID || c.Supersedes != old.Mark.ID) {
+			t.Errorf("the enrollment is %s, which supersedes %q; want %s and %s", now.Mark.ID, c.Supersedes, e.ID, old.Mark.ID)
+		}
+		if !committed && now.Mark.ID != old.Mark.ID {
+			t.Errorf("the enrollment is %s, want the old one", now.Mark.ID)
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 		return nil, fmt.Errorf("user %q: %w", user, err)
 	}
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	defer t.Release()
 	if err := r.directories(); err != nil {
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (r *run) person(user string, recipients []string) (person, error) {
 	return p, p.err
 }
 
-// reset is enroll with two more steps: logins that were in flight when the new
+// reset enrolls one user with two more steps: logins that were in flight when the new
 // file took its place may rename the old one back over it, so the envelope is
 // made ready only when no such login is left and the file is still ours.
 func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
@@ -135,8 +136,11 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(r.Log, "reset: %s: %v; taking its place\n", p.name, err)
 	}
-	m, err := r.stage(p, old.Mark)
+	m, err := r.make(p, old.Mark)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.outbox.Stage(m.Meta, m.sealed); err != nil {
 		return nil, err
 	}
 	atStep("staged")

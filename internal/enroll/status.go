@@ -40,7 +40,7 @@ type UserStatus struct {
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 
-	fresh bool
+	made *made // in this run
 }
 
 // Delivery is how far one channel is with a user's envelope.

@@ -12,23 +12,25 @@ import (
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
-// user brings one person to the state of being enrolled: it finishes or
-// undoes what an interrupted run left, and enrolls where nothing stands.
-func (r *run) user(p person, u *UserStatus) error {
+// user looks how one person stands: it finishes or undoes what an interrupted
+// run left, and where nothing stands makes an enrollment, which finish commits
+// together with those of the others.
+func (r *run) user(p person, u *UserStatus) (*made, error) {
 	state, err := readState(r.t, p.name)
 	switch {
 	case err == nil:
 		live, err := r.recover(state)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if live {
 			u.Enrolled, u.ID, u.Generation, u.Used = true, state.Mark.ID, state.Mark.Generation, state.Used
-			return nil
+			return nil, nil
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		// The PAM module denies a file that it cannot read, so the user is
@@ -36,14 +38,17 @@ func (r *run) user(p person, u *UserStatus) error {
 		fmt.Fprintf(r.Log, "enroll: %s: %v; enrolling anew\n", p.name, err)
 	}
 	if p.err != nil {
-		return p.err
+		return nil, p.err
 	}
-	e, err := r.enroll(p, state.Mark)
+	m, err := r.make(p, state.Mark)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	u.Enrolled, u.ID, u.Generation, u.fresh = true, e.ID, e.Generation, true
-	return nil
+	if err := r.outbox.Write(m.Meta, m.sealed); err != nil {
+		return nil, err
+	}
+	m.sealed = nil // as many as there are users need not be in memory
+	return &m, nil
 }
 
 // recover finishes an enrollment that was interrupted after its commit. It
@@ -94,34 +99,56 @@ func ids(metas []deliver.Meta) map[string]bool {
 	return set
 }
 
-// enroll makes a new enrollment that takes the place of the one marked old.
-func (r *run) enroll(p person, old otp.Mark) (deliver.Meta, error) {
-	m, err := r.stage(p, old)
-	if err != nil {
-		return m.Meta, err
+// finish commits what was made. All envelopes are durable before the first
+// state file takes its name, and all state files are before the first envelope
+// is ready: the order of one enrollment, with one sync for each step of all.
+// The errors of single users are in failed; err is that of all.
+func (r *run) finish(ms []*made) (failed map[string]error, err error) {
+	if len(ms) == 0 {
+		return nil, nil
+	}
+	if err := r.outbox.Settle(); err != nil {
+		return nil, err
 	}
 	atStep("staged")
-	if err := r.t.WriteFile(stateFile(p.name), m.state, 0o400); err != nil {
-		return m.Meta, errors.Join(err, r.abandon(p.name, m.ID))
+	failed = map[string]error{}
+	var committed []string
+	for _, m := range ms {
+		// An envelope without its state file goes with the leftovers.
+		if err := r.t.WriteEntry(stateFile(m.User), m.state, 0o400); err != nil {
+			failed[m.User] = err
+			continue
+		}
+		committed = append(committed, m.ID)
+		atStep("written")
+	}
+	if err := r.t.SyncDir(target.PAMStateDir); err != nil {
+		return nil, err
 	}
 	atStep("committed")
-	if err := r.outbox.Promote(m.ID); err != nil {
-		return m.Meta, err
+	if err := r.outbox.Promote(committed...); err != nil {
+		return nil, err
 	}
 	atStep("promoted")
-	return m.Meta, nil
+	r.enrolled = map[string]string{}
+	for _, m := range ms {
+		if failed[m.User] == nil {
+			r.enrolled[m.User] = m.ID
+		}
+	}
+	return failed, nil
 }
 
-// A made enrollment is staged and waits for its commit.
+// A made enrollment waits for its commit.
 type made struct {
 	deliver.Meta
 	state  []byte // the PAM state file's text
 	sealed []byte
 }
 
-// stage makes secret, card and envelope, and puts the envelope into the
-// outbox where nothing delivers it yet.
-func (r *run) stage(p person, old otp.Mark) (made, error) {
+// make makes secret, card and envelope of an enrollment that takes the place
+// of the one marked old. Nothing is written yet.
+func (r *run) make(p person, old otp.Mark) (made, error) {
 	var m made
 	id, err := newID(r.Rand)
 	if err != nil {
@@ -153,10 +180,7 @@ func (r *run) stage(p person, old otp.Mark) (made, error) {
 		Secret: secret.Secret, RateLimit: rateLimit(r.policy.RateLimit), Window: 3, BackupCodes: secret.BackupCodes,
 		Mark: otp.Mark{ID: id, Identity: r.here.Identity.String(), Generation: m.Generation},
 	}.Format()
-	if err != nil {
-		return m, err
-	}
-	return m, r.outbox.Stage(m.Meta, m.sealed)
+	return m, err
 }
 
 // newID returns the random name of an enrollment: 128 bits in lower case

@@ -11,7 +11,9 @@ const (
 	VendorPolicy   = CloudInstance + "/totp-vendor.yaml"
 	InstancePolicy = CloudInstance + "/totp-instance.yaml"
 
-	StateDir  = "/var/lib/totp-agent"
+	HomeDir   = "/home"
+	VarLib    = "/var/lib"
+	StateDir  = VarLib + "/totp-agent"
 	Report    = StateDir + "/report.json"
 	Identity  = StateDir + "/identity.json"
 	Outbox    = StateDir + "/outbox"
@@ -30,7 +32,7 @@ const (
 
 // The login path.
 const (
-	PAMStateDir = "/var/lib/google-authenticator"
+	PAMStateDir = VarLib + "/google-authenticator"
 	PAMDir      = "/etc/pam.d"
 	PAMService  = PAMDir + "/sshd"
 	PAMModule   = "pam_google_authenticator.so"
@@ -88,7 +90,7 @@ const (
 
 // cloud-init's files.
 const (
-	CloudDir            = "/var/lib/cloud"
+	CloudDir            = VarLib + "/cloud"
 	CloudInstance       = CloudDir + "/instance" // a link to CloudInstances/ID
 	CloudInstances      = CloudDir + "/instances"
 	CloudDataInstanceID = CloudDir + "/data/instance-id"

@@ -50,7 +50,7 @@ func (t *Target) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := t.root.Open(rel)
+	d, err := t.open(rel)
 	if err != nil {
 		return nil, guest(name, err)
 	}
@@ -67,6 +67,7 @@ func (t *Target) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, er
 	if err != nil {
 		return nil, err
 	}
-	f, err := t.root.OpenFile(rel, flag, mode)
+	root, rel := t.at(rel)
+	f, err := root.OpenFile(rel, flag, mode)
 	return f, guest(name, err)
 }

@@ -27,7 +27,7 @@ func (t *Target) resolve(name string, followLast bool) (string, error) {
 	// Few paths have a link on the way, and os.Root itself resolves those that
 	// are not absolute. So most are settled by one look.
 	if rel := strings.TrimPrefix(path.Clean(name), "/"); rel != "" {
-		fi, err := t.root.Lstat(rel)
+		fi, err := t.lstat(rel)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!followLast || fi.Mode()&fs.ModeSymlink == 0) {
 			return rel, nil
 		}
@@ -48,7 +48,7 @@ func (t *Target) resolve(name string, followLast bool) (string, error) {
 			break
 		}
 		rel := strings.Join(done, "/")
-		fi, err := t.root.Lstat(rel)
+		fi, err := t.lstat(rel)
 		if errors.Is(err, fs.ErrNotExist) {
 			for _, e := range rest {
 				if e == ".." {
@@ -67,7 +67,8 @@ func (t *Target) resolve(name string, followLast bool) (string, error) {
 		if links++; links > maxLinks {
 			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
 		}
-		link, err := t.root.Readlink(rel)
+		root, below := t.at(rel)
+		link, err := root.Readlink(below)
 		if err != nil {
 			return "", guest(name, err)
 		}

@@ -33,6 +33,13 @@ func chroot(dir string) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Chroot: dir}
 }
 
+// device numbers the file system that d is on.
+func device(d *os.File) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(d.Fd()), &st)
+	return st.Dev, err
+}
+
 func syncfs(d *os.File) error {
 	return unix.Syncfs(int(d.Fd()))
 }

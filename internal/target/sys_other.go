@@ -22,4 +22,6 @@ func flock(*os.File) error { return errNoLinux }
 
 func chroot(string) *syscall.SysProcAttr { return nil }
 
+func device(*os.File) (uint64, error) { return 0, nil }
+
 func syncfs(*os.File) error { return nil }

@@ -44,6 +44,7 @@ type Target struct {
 	dir    string
 	root   *os.Root
 	runner Runner
+	held   []held // the deepest first
 }
 
 // Open opens the machine whose root directory is dir, a path of this host.
@@ -62,7 +63,7 @@ func Open(dir string) (*Target, error) {
 }
 
 // Close releases the root directory.
-func (t *Target) Close() error { return t.root.Close() }
+func (t *Target) Close() error { return errors.Join(t.Release(), t.root.Close()) }
 
 // Root is the root directory as a path of this host.
 func (t *Target) Root() string { return t.dir }
@@ -100,7 +101,7 @@ func (t *Target) Stat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	fi, err := t.root.Lstat(rel)
+	fi, err := t.lstat(rel)
 	return fi, guest(name, err)
 }
 
@@ -110,8 +111,13 @@ func (t *Target) Lstat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	fi, err := t.root.Lstat(rel)
+	fi, err := t.lstat(rel)
 	return fi, guest(name, err)
+}
+
+func (t *Target) lstat(rel string) (fs.FileInfo, error) {
+	root, rel := t.at(rel)
+	return root.Lstat(rel)
 }
 
 // Readlink reads the symbolic link name, unresolved.
@@ -120,7 +126,8 @@ func (t *Target) Readlink(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s, err := t.root.Readlink(rel)
+	root, rel := t.at(rel)
+	s, err := root.Readlink(rel)
 	return s, guest(name, err)
 }
 

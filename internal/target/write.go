@@ -28,72 +28,86 @@ func (t *Target) WriteFile(name string, data []byte, mode fs.FileMode) error {
 }
 
 // WriteFrom is WriteFile for content that is too large to be held in memory.
-func (t *Target) WriteFrom(name string, r io.Reader, mode fs.FileMode) (err error) {
-	rel, err := t.resolve(name, false)
+func (t *Target) WriteFrom(name string, r io.Reader, mode fs.FileMode) error {
+	dir, err := t.write(name, r, mode)
 	if err != nil {
 		return err
 	}
-	switch fi, err := t.root.Lstat(rel); {
+	return t.syncDir(dir)
+}
+
+// WriteEntry is WriteFile but for the last step: after a crash the old file may
+// be back until [Target.SyncDir] of the directory. Several files of one
+// directory are written so, with one sync at their end.
+func (t *Target) WriteEntry(name string, data []byte, mode fs.FileMode) error {
+	_, err := t.write(name, bytes.NewReader(data), mode)
+	return err
+}
+
+func (t *Target) write(name string, r io.Reader, mode fs.FileMode) (dir string, err error) {
+	rel, err := t.resolve(name, false)
+	if err != nil {
+		return "", err
+	}
+	switch fi, err := t.lstat(rel); {
 	case err == nil && !fi.Mode().IsRegular():
-		return &fs.PathError{Op: "write", Path: name, Err: ErrNotRegular}
+		return "", &fs.PathError{Op: "write", Path: name, Err: ErrNotRegular}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return guest(name, err)
+		return "", guest(name, err)
 	}
 	temp := path.Join(path.Dir(rel), tempPrefix+rand.Text())
 	// 0600 until the mode is set below: the umask cannot widen it, and nobody
 	// else may read a byte of what could be a secret.
-	f, err := t.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode&0o600)
+	f, err := t.create(temp, mode&0o600)
 	if err != nil {
-		return guest(name, err)
+		return "", guest(name, err)
 	}
 	defer func() {
 		if err != nil {
-			t.root.Remove(temp)
+			root, temp := t.at(temp)
+			root.Remove(temp)
 		}
 	}()
-	if err := fill(f, r, mode); err != nil {
-		return guest(name, err)
-	}
-	if err := t.root.Rename(temp, rel); err != nil {
-		return guest(name, err)
-	}
-	return t.syncDir(path.Dir(rel))
-}
-
-func fill(f *os.File, r io.Reader, mode fs.FileMode) error {
-	_, err := io.Copy(f, r)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
+	err = fill(f, r, mode)
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", guest(name, err)
+	}
+	return path.Dir(rel), guest(name, t.rename(temp, rel))
 }
 
-// Create makes a new directory and fills it with files: mode 0700 and 0600,
-// all of it durable but the directory's own entry, which becomes so by the
-// [Target.Rename] that gives it its real name. One sync for the whole instead
-// of several for each file makes a difference at boot. An error leaves what
-// there is; the name is the caller's to remove.
+func fill(f *os.File, r io.Reader, mode fs.FileMode) error {
+	if _, err := io.Copy(f, r); err != nil {
+		return err
+	}
+	return f.Chmod(mode)
+}
+
+// Create makes a new directory and fills it with files: mode 0700 and 0600.
+// None of it is durable before a [Target.Sync] of its file system. An error
+// leaves what there is; the name is the caller's to remove.
 func (t *Target) Create(dir string, files map[string][]byte) error {
 	rel, err := t.resolve(dir, false)
 	if err != nil {
 		return err
 	}
-	if err := t.root.Mkdir(rel, 0o700); err != nil {
+	root, below := t.at(rel)
+	if err := root.Mkdir(below, 0o700); err != nil {
 		return guest(dir, err)
 	}
 	for name, data := range files {
-		f, err := t.root.OpenFile(path.Join(rel, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := t.create(path.Join(rel, name), 0o600)
 		if err != nil {
 			return guest(path.Join(dir, name), err)
 		}
-		if err := fill(f, bytes.NewReader(data), 0o600); err != nil {
+		err = errors.Join(fill(f, bytes.NewReader(data), 0o600), f.Close())
+		if err != nil {
 			return guest(path.Join(dir, name), err)
 		}
 	}
-	return t.syncDir(rel)
+	return nil
 }
 
 // Sweep removes what a WriteFile into dir left behind when the machine lost
@@ -114,45 +128,55 @@ func (t *Target) Sweep(dir string) error {
 	return err
 }
 
-// Mkdir makes the directory name, and its parents with mode 0755 where they
-// are missing. If name is there it must be a real directory, not a link, owned
-// by the user the agent runs as ([ErrNotOurs] otherwise); its mode is set to
-// mode.
+// Mkdir makes the directory name, durably, and its parents with mode 0755 where
+// they are missing. If name is there it must be a real directory, not a link,
+// owned by the user the agent runs as ([ErrNotOurs] otherwise); its mode is set
+// to mode.
 func (t *Target) Mkdir(name string, mode fs.FileMode) error {
+	made, err := t.MkdirEntry(name, mode)
+	if err != nil || !made {
+		return err
+	}
+	if err := t.SyncDir(name); err != nil {
+		return err
+	}
+	return t.SyncDir(path.Dir(name))
+}
+
+// MkdirEntry is Mkdir without the syncs, and tells whether the directory is
+// new. Several are made so, with one [Target.Sync] at their end.
+func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error) {
 	rel, err := t.resolve(name, false)
 	if err != nil {
-		return err
+		return false, err
 	}
 	parent := path.Dir(rel)
-	if _, err := t.root.Stat(parent); err != nil {
-		if err := t.mkdirAll(parent); err != nil {
-			return guest(name, err)
+	root, below := t.at(rel)
+	fi, err := root.Lstat(below)
+	made = errors.Is(err, fs.ErrNotExist)
+	if made {
+		if _, err := t.lstat(parent); err != nil {
+			if err := t.mkdirAll(parent); err != nil {
+				return false, guest(name, err)
+			}
 		}
+		if err := root.Mkdir(below, mode&0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return false, guest(name, err)
+		}
+		fi, err = root.Lstat(below)
 	}
-	err = t.root.Mkdir(rel, mode&0o700)
-	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return guest(name, err)
-	}
-	fi, err := t.root.Lstat(rel)
 	if err != nil {
-		return guest(name, err)
+		return false, guest(name, err)
 	}
 	if uid, _, ok := owner(fi); !fi.IsDir() || ok && uid != os.Geteuid() {
-		return &fs.PathError{Op: "mkdir", Path: name, Err: ErrNotOurs}
+		return false, &fs.PathError{Op: "mkdir", Path: name, Err: ErrNotOurs}
 	}
 	if fi.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != mode {
-		if err := t.root.Chmod(rel, mode); err != nil {
-			return guest(name, err)
+		if err := root.Chmod(below, mode); err != nil {
+			return false, guest(name, err)
 		}
 	}
-	if !made {
-		return nil
-	}
-	if err := t.syncDir(rel); err != nil {
-		return err
-	}
-	return t.syncDir(parent)
+	return made, nil
 }
 
 // mkdirAll makes what is missing of rel, whatever the umask says.
@@ -178,6 +202,23 @@ func (t *Target) mkdirAll(rel string) error {
 // Rename moves a file or directory to a new name in its file system, durably
 // on both ends. A file of the new name is replaced.
 func (t *Target) Rename(from, to string) error {
+	if err := t.Move(from, to); err != nil {
+		return err
+	}
+	// The new name first: a crash between the two leaves the file under both
+	// names at worst, never under none.
+	if err := t.SyncDir(path.Dir(to)); err != nil {
+		return err
+	}
+	if path.Dir(from) == path.Dir(to) {
+		return nil
+	}
+	return t.SyncDir(path.Dir(from))
+}
+
+// Move is Rename without the syncs, for several moves with one [Target.SyncDir]
+// of each directory at their end.
+func (t *Target) Move(from, to string) error {
 	relFrom, err := t.resolve(from, false)
 	if err != nil {
 		return err
@@ -186,18 +227,7 @@ func (t *Target) Rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.root.Rename(relFrom, relTo); err != nil {
-		return guest(to, err)
-	}
-	// The new name first: a crash between the two leaves the file under both
-	// names at worst, never under none.
-	if err := t.syncDir(path.Dir(relTo)); err != nil {
-		return err
-	}
-	if path.Dir(relFrom) == path.Dir(relTo) {
-		return nil
-	}
-	return t.syncDir(path.Dir(relFrom))
+	return guest(to, t.rename(relFrom, relTo))
 }
 
 // Remove removes a file, link or empty directory, durably.
@@ -206,7 +236,8 @@ func (t *Target) Remove(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.root.Remove(rel); err != nil {
+	root, below := t.at(rel)
+	if err := root.Remove(below); err != nil {
 		return guest(name, err)
 	}
 	return t.syncDir(path.Dir(rel))
@@ -219,10 +250,11 @@ func (t *Target) RemoveAll(name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.root.Lstat(rel); errors.Is(err, fs.ErrNotExist) {
+	root, below := t.at(rel)
+	if _, err := root.Lstat(below); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := t.root.RemoveAll(rel); err != nil {
+	if err := root.RemoveAll(below); err != nil {
 		return guest(name, err)
 	}
 	return t.syncDir(path.Dir(rel))
@@ -234,7 +266,8 @@ func (t *Target) Symlink(dest, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.root.Symlink(dest, rel); err != nil {
+	root, below := t.at(rel)
+	if err := root.Symlink(dest, below); err != nil {
 		return guest(name, err)
 	}
 	return t.syncDir(path.Dir(rel))
@@ -246,7 +279,8 @@ func (t *Target) Chmod(name string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return guest(name, t.root.Chmod(rel, mode))
+	root, rel := t.at(rel)
+	return guest(name, root.Chmod(rel, mode))
 }
 
 // Lchown sets the owner of name itself.
@@ -255,7 +289,8 @@ func (t *Target) Lchown(name string, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	return guest(name, t.root.Lchown(rel, uid, gid))
+	root, rel := t.at(rel)
+	return guest(name, root.Lchown(rel, uid, gid))
 }
 
 // Chtimes sets the modification time of the file that name leads to.
@@ -264,17 +299,36 @@ func (t *Target) Chtimes(name string, mtime time.Time) error {
 	if err != nil {
 		return err
 	}
-	return guest(name, t.root.Chtimes(rel, time.Time{}, mtime))
+	root, rel := t.at(rel)
+	return guest(name, root.Chtimes(rel, time.Time{}, mtime))
 }
 
-// Sync makes everything durable that has been written to the file system of
-// the root, by whomever.
-func (t *Target) Sync() error {
-	d, err := t.root.Open(".")
-	if err != nil {
-		return err
+// Sync makes everything durable that was written to the file systems of the
+// given directories, by whomever. One that is not there is left out.
+func (t *Target) Sync(dirs ...string) error {
+	done := map[uint64]bool{}
+	for _, name := range dirs {
+		rel, err := t.resolve(name, true)
+		if err != nil {
+			return err
+		}
+		d, err := t.open(rel)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return guest(name, err)
+		}
+		dev, err := device(d)
+		if err == nil && !done[dev] {
+			err = syncfs(d)
+			done[dev] = true
+		}
+		if err := errors.Join(err, d.Close()); err != nil {
+			return guest(name, err)
+		}
 	}
-	return errors.Join(syncfs(d), d.Close())
+	return nil
 }
 
 // SyncDir makes the entries of a directory durable.
@@ -287,7 +341,7 @@ func (t *Target) SyncDir(name string) error {
 }
 
 func (t *Target) syncDir(rel string) error {
-	d, err := t.root.Open(rel)
+	d, err := t.open(rel)
 	if err != nil {
 		return guest("/"+rel, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,13 +85,11 @@ type Mark struct {
 	Generation int    // from 1
 }
 
-var (
-	markID       = regexp.MustCompile(`^[a-z2-7]{26}$`)
-	markIdentity = regexp.MustCompile(`^[!-~]{1,200}$`)
-)
-
 func (m Mark) valid() bool {
-	return markID.MatchString(m.ID) && markIdentity.MatchString(m.Identity) && m.Generation >= 1
+	return len(m.ID) == 26 && strings.Trim(m.ID, "abcdefghijklmnopqrstuvwxyz234567") == "" &&
+		m.Identity != "" && len(m.Identity) <= 200 &&
+		!strings.ContainsFunc(m.Identity, func(r rune) bool { return r < '!' || r > '~' }) &&
+		m.Generation >= 1
 }
 
 // Format writes a state file. It always asks for time-based codes, each of
