@@ -34,7 +34,11 @@ var layerRules = []struct {
 	{"rate_limit", tighten, tighten},
 	{"require", tighten, tighten},
 	{"channels", add, add},
+	{"sshd", no, no},
+	{"time_sync", no, no},
+	{"firewall", no, no},
 	{"packages", no, no},
+	{"clean", no, no},
 	{"token", no, replace},
 }
 
@@ -69,7 +73,11 @@ func (p *Policy) given() []string {
 		{"rate_limit", p.RateLimit != ""},
 		{"require", p.Require != ""},
 		{"channels", len(p.Channels) > 0},
+		{"sshd", p.SSHD.given()},
+		{"time_sync", p.TimeSync != ""},
+		{"firewall", p.Firewall != ""},
 		{"packages", p.Packages != ""},
+		{"clean", p.Clean != Clean{}},
 		{"token", p.Token != ""},
 	} {
 		if k.given {

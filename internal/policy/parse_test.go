@@ -33,7 +33,17 @@ channels:
   - {type: virtio, port: org.example.0}
   - {type: console}
   - {type: file}
+sshd:
+  algorithms: strict
+  exempt_groups: [deploy, backup-jobs]
+  exempt_users: [ansible]
+  exempt_from: [10.20.0.0/16, "fd00:1::/64"]
+  root_login: deny
+  tcp_forwarding: allow
+time_sync: none
+firewall: none
 packages: present
+clean: {build_user: packer}
 `
 
 func fullPolicy() *Policy {
@@ -48,7 +58,11 @@ func fullPolicy() *Policy {
 		RecipientsFrom:   []string{"image", "vendor", "instance", "authorized_keys"},
 		BackupCodes:      10, RateLimit: "strict", Require: "all",
 		Channels: []Channel{{Type: "virtio", Port: "org.example.0"}, {Type: "console"}, {Type: "file"}},
-		Packages: "present",
+		SSHD: SSHD{
+			Algorithms: "strict", ExemptGroups: []string{"deploy", "backup-jobs"}, ExemptUsers: []string{"ansible"},
+			ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}, RootLogin: "deny", TCPForwarding: "allow",
+		},
+		TimeSync: "none", Firewall: "none", Packages: "present", Clean: Clean{BuildUser: "packer"},
 	}
 }
 
@@ -119,7 +133,9 @@ func TestParseShape(t *testing.T) {
 		{"unknown keys", "version: 1\nisuer: a\nusers:\n  - nmae: alice\nfrobnicate: 1\n", []want{
 			{"isuer", 2, 1, ErrUnknownKey}, {"users[0].nmae", 4, 5, ErrUnknownKey}, {"frobnicate", 5, 1, ErrUnknownKey}}},
 		{"misspelt beside its like", "version: 1\nisuer: a\nissuer: 'b:c'\n", []want{{"isuer", 2, 1, ErrUnknownKey}, {"issuer", 3, 9, otp.ErrColon}}},
-		{"keys of other layers' words", "version: 1\nsshd: {root_login: deny}\n", []want{{"sshd", 2, 1, ErrUnknownKey}}},
+		{"unknown key of a block", "version: 1\nsshd: {root_logins: deny}\nclean: {build_user: a, user: b}\n", []want{{"sshd.root_logins", 2, 8, ErrUnknownKey}, {"clean.user", 3, 24, ErrUnknownKey}}},
+		{"block that is a word", "version: 1\nsshd: strict\n", []want{{"sshd", 2, 7, ErrType}}},
+		{"places in a block", "version: 1\nsshd:\n  exempt_from: [10.0.0.1]\n  root_login: maybe\n", []want{{"sshd.exempt_from[0]", 3, 17, ErrCIDR}, {"sshd.root_login", 4, 15, ErrWord}}},
 		{"version misspelt", "verison: 1\n", []want{{"verison", 1, 1, ErrUnknownKey}}},
 		{"key given twice", "version: 1\nissuer: a\nissuer: b\n", []want{{"issuer", 3, 1, ErrDuplicateKey}}},
 		{"key given twice in a user", "version: 1\nusers:\n  - {name: a, name: b}\n", []want{{"users[0].name", 3, 15, ErrDuplicateKey}}},
@@ -251,7 +267,7 @@ func TestSuggestions(t *testing.T) {
 	known := keysOf(reflect.TypeFor[Policy]())
 	for s, want := range map[string]string{
 		"isuer": "issuer", "ISSUER": "issuer", "backup-codes": "backup_codes", "verison": "version", "user": "users",
-		"recipient_from": "recipients_from", "frobnicate": "", "sshd": "", "x": "", strings.Repeat("a", 1000): "",
+		"recipient_from": "recipients_from", "frobnicate": "", "ssh": "sshd", "x": "", strings.Repeat("a", 1000): "",
 	} {
 		if got := nearest(s, known); got != want {
 			t.Errorf("nearest(%.20q) = %q, want %q", s, got, want)

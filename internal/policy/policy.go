@@ -71,6 +71,23 @@ const (
 	PackagesInstall = "install" // install the PAM module
 	PackagesPresent = "present" // never touch the package manager
 
+	AlgorithmsCompatible = "compatible" // keys that people have, and clients of some years
+	AlgorithmsStrict     = "strict"     // post-quantum key exchange, RSA from 3072 bits
+	AlgorithmsDistro     = "distro"     // what sshd is built with
+
+	RootAuto = "auto" // enrolled, and logs in with key and code, where it has login keys on the instance
+	RootTOTP = "totp" // enrolled as everybody else
+	RootDeny = "deny" // does not log in over SSH
+
+	ForwardingDeny  = "deny"
+	ForwardingAllow = "allow"
+
+	TimeSyncAuto = "auto" // make sure that a time service is enabled
+	TimeSyncNone = "none" // leave it alone
+
+	FirewallAuto = "auto" // let SSH in and NTP out where ufw or firewalld is active
+	FirewallNone = "none" // leave it alone
+
 	ChannelVirtio  = "virtio"
 	ChannelConsole = "console"
 	ChannelFile    = "file"
@@ -102,7 +119,11 @@ type Policy struct {
 	RateLimit        string    `yaml:"rate_limit,omitempty"`
 	Require          string    `yaml:"require,omitempty"`
 	Channels         []Channel `yaml:"channels,omitempty"`
+	SSHD             SSHD      `yaml:"sshd,omitempty"`
+	TimeSync         string    `yaml:"time_sync,omitempty"`
+	Firewall         string    `yaml:"firewall,omitempty"`
 	Packages         string    `yaml:"packages,omitempty"`
+	Clean            Clean     `yaml:"clean,omitempty"`
 
 	// Token is the enrollment token, 16 bytes in unpadded base64url. Only the
 	// instance's layer has one.
@@ -120,6 +141,24 @@ type Policy struct {
 type User struct {
 	Name       string   `yaml:"name,omitempty"`
 	Recipients []string `yaml:"recipients,omitempty"`
+}
+
+// SSHD says what sshd demands, and of whom. An exempt login needs its key alone:
+// the exemption is for automation, which cannot type a code.
+type SSHD struct {
+	Algorithms    string   `yaml:"algorithms,omitempty"`
+	ExemptGroups  []string `yaml:"exempt_groups,omitempty"`
+	ExemptUsers   []string `yaml:"exempt_users,omitempty"`
+	ExemptFrom    []string `yaml:"exempt_from,omitempty"` // networks in CIDR notation, RFC 4632
+	RootLogin     string   `yaml:"root_login,omitempty"`
+	TCPForwarding string   `yaml:"tcp_forwarding,omitempty"`
+}
+
+// Clean says what the image must not keep.
+type Clean struct {
+	// BuildUser is the account that the build logs in with. It goes with the
+	// image's first boot.
+	BuildUser string `yaml:"build_user,omitempty"`
 }
 
 // A Channel is a way for envelopes out of the instance. Which fields are used
@@ -148,6 +187,11 @@ func (p *Policy) WithDefaults() *Policy {
 	fill(&d.BackupCodes, DefaultBackupCodes)
 	fill(&d.RateLimit, RateStandard)
 	fill(&d.Require, RequireAny)
+	fill(&d.SSHD.Algorithms, AlgorithmsCompatible)
+	fill(&d.SSHD.RootLogin, RootAuto)
+	fill(&d.SSHD.TCPForwarding, ForwardingDeny)
+	fill(&d.TimeSync, TimeSyncAuto)
+	fill(&d.Firewall, FirewallAuto)
 	fill(&d.Packages, PackagesInstall)
 	if d.RecipientsFrom == nil {
 		d.RecipientsFrom = []string{string(Image), string(Vendor), string(Instance)}
@@ -205,6 +249,14 @@ func (p *Policy) clone() *Policy {
 	c.EscrowRecipients = slices.Clone(p.EscrowRecipients)
 	c.RecipientsFrom = slices.Clone(p.RecipientsFrom)
 	c.Channels = cloneChannels(p.Channels)
+	c.SSHD = p.SSHD.clone()
 	c.Notices = slices.Clone(p.Notices)
 	return &c
+}
+
+func (s SSHD) clone() SSHD {
+	s.ExemptGroups = slices.Clone(s.ExemptGroups)
+	s.ExemptUsers = slices.Clone(s.ExemptUsers)
+	s.ExemptFrom = slices.Clone(s.ExemptFrom)
+	return s
 }

@@ -30,7 +30,11 @@ func (p *Policy) Validate(layer Layer) Errors {
 	v.word("rate_limit", p.RateLimit, RateStandard, RateStrict)
 	v.word("require", p.Require, RequireAny, RequireAll)
 	v.channels(p.Channels)
+	v.sshd(p.SSHD)
+	v.word("time_sync", p.TimeSync, TimeSyncAuto, TimeSyncNone)
+	v.word("firewall", p.Firewall, FirewallAuto, FirewallNone)
 	v.word("packages", p.Packages, PackagesInstall, PackagesPresent)
+	v.clean(p)
 	v.token(p.Token)
 	if layer != Image {
 		v.errs = append(v.errs, notInLayer(layer, p)...)

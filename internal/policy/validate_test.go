@@ -113,6 +113,23 @@ func TestValidate(t *testing.T) {
 		{"headers of a file in an image", Image, Policy{Channels: []Channel{{Type: "file", Headers: map[string]string{"X-Token": "a"}}}}, []want{
 			broken("channels[0].headers", ErrNotOfType), broken("channels[0].headers", ErrCredentialInImage)}},
 
+		{"sshd words", Image, Policy{SSHD: SSHD{Algorithms: "none", RootLogin: "yes", TCPForwarding: "no"}}, []want{
+			broken("sshd.algorithms", ErrWord), broken("sshd.root_login", ErrWord), broken("sshd.tcp_forwarding", ErrWord)}},
+		{"exempt names", Image, Policy{SSHD: SSHD{ExemptGroups: []string{"*", "ops,dev", "root", "ops", "ops"}, ExemptUsers: []string{"!alice", "root", "a b", "-x"}}}, []want{
+			broken("sshd.exempt_groups[0]", ErrUserName), broken("sshd.exempt_groups[1]", ErrUserName), broken("sshd.exempt_groups[2]", ErrExemptRoot), broken("sshd.exempt_groups[4]", ErrDuplicate),
+			broken("sshd.exempt_users[0]", ErrUserName), broken("sshd.exempt_users[1]", ErrExemptRoot), broken("sshd.exempt_users[2]", ErrUserName), broken("sshd.exempt_users[3]", ErrUserName)}},
+		{"exempt nobody", Image, Policy{SSHD: SSHD{ExemptGroups: []string{}, ExemptUsers: []string{}, ExemptFrom: []string{}}}, []want{
+			broken("sshd.exempt_groups", ErrEmptyValue), broken("sshd.exempt_users", ErrEmptyValue), broken("sshd.exempt_from", ErrEmptyValue)}},
+		{"networks", Image, Policy{SSHD: SSHD{ExemptFrom: []string{"10.0.0.0/8", "192.0.2.7/32", "fd00::/16", "2001:db8::1/128"}}}, nil},
+		{"no networks", Image, Policy{SSHD: SSHD{ExemptFrom: []string{"0.0.0.0/0", "::/0", "10.0.0.0/7", "10.1.2.3/8", "10.0.0.1", "::ffff:10.0.0.0/104", "any", "10.0.0.0/8,1.0.0.0/8", "FD00::/16", "10.0.0.0/8", "10.0.0.0/8"}}}, []want{
+			broken("sshd.exempt_from[0]", ErrExemptAll), broken("sshd.exempt_from[1]", ErrExemptAll), broken("sshd.exempt_from[2]", ErrExemptAll), broken("sshd.exempt_from[3]", ErrCIDR),
+			broken("sshd.exempt_from[4]", ErrCIDR), broken("sshd.exempt_from[5]", ErrCIDR), broken("sshd.exempt_from[6]", ErrCIDR), broken("sshd.exempt_from[7]", ErrCIDR),
+			broken("sshd.exempt_from[8]", ErrCIDR), broken("sshd.exempt_from[10]", ErrDuplicate)}},
+		{"build user", Image, Policy{Clean: Clean{BuildUser: "root"}}, []want{broken("clean.build_user", ErrBuildUser)}},
+		{"build user who is to stay", Image, Policy{Users: []User{{Name: "alice"}}, Clean: Clean{BuildUser: "alice"}}, []want{broken("clean.build_user", ErrBuildUser)}},
+		{"build user's name", Image, Policy{Clean: Clean{BuildUser: "../x"}}, []want{broken("clean.build_user", ErrUserName)}},
+		{"time and firewall", Image, Policy{TimeSync: "yes", Firewall: "off"}, []want{broken("time_sync", ErrWord), broken("firewall", ErrWord)}},
+
 		{"token in an image", Image, Policy{Token: token}, []want{broken("token", ErrCredentialInImage)}},
 		{"token of the vendor", Vendor, Policy{Token: token}, []want{broken("token", ErrNotInLayer)}},
 		{"token", Instance, Policy{Token: token}, nil},
@@ -166,7 +183,7 @@ func TestWithDefaults(t *testing.T) {
 	v := reflect.ValueOf(*d)
 	for i, key := range keysOf(v.Type()) {
 		switch key {
-		case "", "users", "escrow_recipients", "token":
+		case "", "users", "escrow_recipients", "clean", "token":
 		default:
 			if v.Field(i).IsZero() {
 				t.Errorf("%s has no default", key)

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //go:generate go tool packer-sdc struct-markdown
-//go:generate go tool packer-sdc mapstructure-to-hcl2 -type Config,User,Channel
+//go:generate go tool packer-sdc mapstructure-to-hcl2 -type Config,User,Channel,SSHD,Clean
 
 package totp
 
@@ -60,10 +60,37 @@ type Config struct {
 	// [Channel](#channel-block). Default: `virtio`, `console` and `file`.
 	Channels []Channel `mapstructure:"channel"`
 
+	// What sshd demands, and of whom. See [SSHD](#sshd-block).
+	SSHD *SSHD `mapstructure:"sshd"`
+
+	// `auto` makes sure that a time service is installed and enabled, since the
+	// codes depend on the clock; `none` leaves it alone. Default: `auto`.
+	TimeSync string `mapstructure:"time_sync"`
+
+	// `auto` lets SSH in and NTP out where ufw or firewalld is active, and touches
+	// nothing elsewhere; `none` leaves the firewall alone. Default: `auto`.
+	Firewall string `mapstructure:"firewall"`
+
+	// What the image must not keep. See [Clean](#clean-block).
+	Clean *Clean `mapstructure:"clean"`
+
 	// `install` installs the PAM module from the distribution's repository.
 	// `present` never touches the package manager, and fails where the module is
 	// missing. Default: `install`.
 	Packages string `mapstructure:"packages"`
+
+	// Bakes systems that nobody has tested this on (RHEL, Rocky Linux, AlmaLinux,
+	// Fedora). The self-test cannot be skipped there. Default: `false`.
+	AllowUntestedSystem bool `mapstructure:"allow_untested_system"`
+
+	// Leaves out the self-test, which logs in to the guest in every way that must
+	// and must not work. Refused on systems that nobody has tested this on.
+	// Default: `false`.
+	SkipSelftest bool `mapstructure:"skip_selftest"`
+
+	// Leaves the guest uncleaned: host keys, machine-id, logs, the build's own
+	// account. For machines that are not to become an image. Default: `false`.
+	SkipClean bool `mapstructure:"skip_clean"`
 
 	// The command that runs a script of ours on the guest as root, as the shell
 	// provisioner has it. `{{ .Path }}` is the script, `{{ .Vars }}` the variables
@@ -121,4 +148,38 @@ type Channel struct {
 	// http: an absolute path on the instance, of the certificates to trust instead
 	// of the system's.
 	CAFile string `mapstructure:"ca_file"`
+}
+
+// SSHD is what sshd demands, and of whom.
+type SSHD struct {
+	// `compatible` (the keys that people have: RSA from 2048 bits, ECDSA, security
+	// keys), `strict` (post-quantum key exchange, RSA from 3072 bits) or `distro`
+	// (what sshd is built with). Default: `compatible`.
+	Algorithms string `mapstructure:"algorithms"`
+
+	// Groups whose members log in with their key alone: for automation, which
+	// cannot type a code. They are not enrolled.
+	ExemptGroups []string `mapstructure:"exempt_groups"`
+
+	// Accounts that log in with their key alone. They are not enrolled.
+	ExemptUsers []string `mapstructure:"exempt_users"`
+
+	// Networks in CIDR notation from which everybody logs in with the key alone.
+	ExemptFrom []string `mapstructure:"exempt_from"`
+
+	// `auto` (root logs in with key and code where it has login keys on the
+	// instance), `totp` (root is enrolled as everybody else) or `deny`. Default:
+	// `auto`.
+	RootLogin string `mapstructure:"root_login"`
+
+	// `deny` or `allow` forwarding of ports and sockets. Default: `deny`.
+	TCPForwarding string `mapstructure:"tcp_forwarding"`
+}
+
+// Clean is what the image must not keep.
+type Clean struct {
+	// The account that the build logs in with. Its keys, password, sudo rights and
+	// the account itself go with the image's first boot at the latest. Default: the
+	// account that this build logs in with loses its keys and password, and stays.
+	BuildUser string `mapstructure:"build_user"`
 }

@@ -40,6 +40,29 @@ func (*FlatChannel) HCL2Spec() map[string]hcldec.Spec {
 	return s
 }
 
+// FlatClean is an auto-generated flat version of Clean.
+// Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
+type FlatClean struct {
+	BuildUser *string `mapstructure:"build_user" cty:"build_user" hcl:"build_user"`
+}
+
+// FlatMapstructure returns a new FlatClean.
+// FlatClean is an auto-generated flat version of Clean.
+// Where the contents a fields with a `mapstructure:,squash` tag are bubbled up.
+func (*Clean) FlatMapstructure() interface{ HCL2Spec() map[string]hcldec.Spec } {
+	return new(FlatClean)
+}
+
+// HCL2Spec returns the hcl spec of a Clean.
+// This spec is used by HCL to read the fields of Clean.
+// The decoded values from this spec will then be applied to a FlatClean.
+func (*FlatClean) HCL2Spec() map[string]hcldec.Spec {
+	s := map[string]hcldec.Spec{
+		"build_user": &hcldec.AttrSpec{Name: "build_user", Type: cty.String, Required: false},
+	}
+	return s
+}
+
 // FlatConfig is an auto-generated flat version of Config.
 // Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
 type FlatConfig struct {
@@ -61,7 +84,14 @@ type FlatConfig struct {
 	RateLimit           *string           `mapstructure:"rate_limit" cty:"rate_limit" hcl:"rate_limit"`
 	Require             *string           `mapstructure:"require" cty:"require" hcl:"require"`
 	Channels            []FlatChannel     `mapstructure:"channel" cty:"channel" hcl:"channel"`
+	SSHD                *FlatSSHD         `mapstructure:"sshd" cty:"sshd" hcl:"sshd"`
+	TimeSync            *string           `mapstructure:"time_sync" cty:"time_sync" hcl:"time_sync"`
+	Firewall            *string           `mapstructure:"firewall" cty:"firewall" hcl:"firewall"`
+	Clean               *FlatClean        `mapstructure:"clean" cty:"clean" hcl:"clean"`
 	Packages            *string           `mapstructure:"packages" cty:"packages" hcl:"packages"`
+	AllowUntestedSystem *bool             `mapstructure:"allow_untested_system" cty:"allow_untested_system" hcl:"allow_untested_system"`
+	SkipSelftest        *bool             `mapstructure:"skip_selftest" cty:"skip_selftest" hcl:"skip_selftest"`
+	SkipClean           *bool             `mapstructure:"skip_clean" cty:"skip_clean" hcl:"skip_clean"`
 	ExecuteCommand      *string           `mapstructure:"execute_command" cty:"execute_command" hcl:"execute_command"`
 	RemoteFolder        *string           `mapstructure:"remote_folder" cty:"remote_folder" hcl:"remote_folder"`
 	Report              *string           `mapstructure:"report" cty:"report" hcl:"report"`
@@ -97,10 +127,50 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"rate_limit":                 &hcldec.AttrSpec{Name: "rate_limit", Type: cty.String, Required: false},
 		"require":                    &hcldec.AttrSpec{Name: "require", Type: cty.String, Required: false},
 		"channel":                    &hcldec.BlockListSpec{TypeName: "channel", Nested: hcldec.ObjectSpec((*FlatChannel)(nil).HCL2Spec())},
+		"sshd":                       &hcldec.BlockSpec{TypeName: "sshd", Nested: hcldec.ObjectSpec((*FlatSSHD)(nil).HCL2Spec())},
+		"time_sync":                  &hcldec.AttrSpec{Name: "time_sync", Type: cty.String, Required: false},
+		"firewall":                   &hcldec.AttrSpec{Name: "firewall", Type: cty.String, Required: false},
+		"clean":                      &hcldec.BlockSpec{TypeName: "clean", Nested: hcldec.ObjectSpec((*FlatClean)(nil).HCL2Spec())},
 		"packages":                   &hcldec.AttrSpec{Name: "packages", Type: cty.String, Required: false},
+		"allow_untested_system":      &hcldec.AttrSpec{Name: "allow_untested_system", Type: cty.Bool, Required: false},
+		"skip_selftest":              &hcldec.AttrSpec{Name: "skip_selftest", Type: cty.Bool, Required: false},
+		"skip_clean":                 &hcldec.AttrSpec{Name: "skip_clean", Type: cty.Bool, Required: false},
 		"execute_command":            &hcldec.AttrSpec{Name: "execute_command", Type: cty.String, Required: false},
 		"remote_folder":              &hcldec.AttrSpec{Name: "remote_folder", Type: cty.String, Required: false},
 		"report":                     &hcldec.AttrSpec{Name: "report", Type: cty.String, Required: false},
+	}
+	return s
+}
+
+// FlatSSHD is an auto-generated flat version of SSHD.
+// Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
+type FlatSSHD struct {
+	Algorithms    *string  `mapstructure:"algorithms" cty:"algorithms" hcl:"algorithms"`
+	ExemptGroups  []string `mapstructure:"exempt_groups" cty:"exempt_groups" hcl:"exempt_groups"`
+	ExemptUsers   []string `mapstructure:"exempt_users" cty:"exempt_users" hcl:"exempt_users"`
+	ExemptFrom    []string `mapstructure:"exempt_from" cty:"exempt_from" hcl:"exempt_from"`
+	RootLogin     *string  `mapstructure:"root_login" cty:"root_login" hcl:"root_login"`
+	TCPForwarding *string  `mapstructure:"tcp_forwarding" cty:"tcp_forwarding" hcl:"tcp_forwarding"`
+}
+
+// FlatMapstructure returns a new FlatSSHD.
+// FlatSSHD is an auto-generated flat version of SSHD.
+// Where the contents a fields with a `mapstructure:,squash` tag are bubbled up.
+func (*SSHD) FlatMapstructure() interface{ HCL2Spec() map[string]hcldec.Spec } {
+	return new(FlatSSHD)
+}
+
+// HCL2Spec returns the hcl spec of a SSHD.
+// This spec is used by HCL to read the fields of SSHD.
+// The decoded values from this spec will then be applied to a FlatSSHD.
+func (*FlatSSHD) HCL2Spec() map[string]hcldec.Spec {
+	s := map[string]hcldec.Spec{
+		"algorithms":     &hcldec.AttrSpec{Name: "algorithms", Type: cty.String, Required: false},
+		"exempt_groups":  &hcldec.AttrSpec{Name: "exempt_groups", Type: cty.List(cty.String), Required: false},
+		"exempt_users":   &hcldec.AttrSpec{Name: "exempt_users", Type: cty.List(cty.String), Required: false},
+		"exempt_from":    &hcldec.AttrSpec{Name: "exempt_from", Type: cty.List(cty.String), Required: false},
+		"root_login":     &hcldec.AttrSpec{Name: "root_login", Type: cty.String, Required: false},
+		"tcp_forwarding": &hcldec.AttrSpec{Name: "tcp_forwarding", Type: cty.String, Required: false},
 	}
 	return s
 }

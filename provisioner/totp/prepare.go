@@ -123,7 +123,15 @@ func (c *Config) policy() *policy.Policy {
 		BackupCodes:      c.BackupCodes,
 		RateLimit:        c.RateLimit,
 		Require:          c.Require,
+		TimeSync:         c.TimeSync,
+		Firewall:         c.Firewall,
 		Packages:         c.Packages,
+	}
+	if c.SSHD != nil {
+		pol.SSHD = policy.SSHD(*c.SSHD)
+	}
+	if c.Clean != nil {
+		pol.Clean = policy.Clean(*c.Clean)
 	}
 	for _, u := range c.Users {
 		pol.Users = append(pol.Users, policy.User{Name: u.Name, Recipients: u.Recipients})
@@ -148,7 +156,11 @@ func (c *Config) policyKeys() []string {
 		"rate_limit":        c.RateLimit != "",
 		"require":           c.Require != "",
 		"channel":           len(c.Channels) > 0,
+		"sshd":              c.SSHD != nil,
+		"time_sync":         c.TimeSync != "",
+		"firewall":          c.Firewall != "",
 		"packages":          c.Packages != "",
+		"clean":             c.Clean != nil,
 	}
 	var keys []string
 	for key, is := range set {

@@ -184,8 +184,9 @@ func TestBlockRefuses(t *testing.T) {
 		`token = "AAAAAAAAAAAAAAAAAAAAAA"`,
 		`version = 1`,
 		`users = []`,
-		"sshd {\n}",
-		`clean = {}`,
+		"sshd {\n exempt = []\n}",
+		"sshd {\n}\nsshd {\n}",
+		"clean {\n users = []\n}",
 		`backup_codes = "many"`,
 		`escrow_recipients = { a = 1 }`,
 		"user {\n  groups = []\n}",
@@ -272,11 +273,16 @@ func TestBlockBecomesPolicy(t *testing.T) {
 	whole := Config{
 		Issuer: "i", Enroll: "e", Users: []User{{"n", []string{"r"}}}, EscrowRecipients: []string{"s"},
 		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		SSHD:     &SSHD{"a", []string{"g"}, []string{"u"}, []string{"f"}, "r", "t"},
+		TimeSync: "t", Firewall: "w", Clean: &Clean{"b"},
 		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "c"}},
 	}
 	want := &policy.Policy{
 		Version: policy.Version, Issuer: "i", Enroll: "e", Users: []policy.User{{Name: "n", Recipients: []string{"r"}}},
 		EscrowRecipients: []string{"s"}, RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		SSHD: policy.SSHD{Algorithms: "a", ExemptGroups: []string{"g"}, ExemptUsers: []string{"u"}, ExemptFrom: []string{"f"},
+			RootLogin: "r", TCPForwarding: "t"},
+		TimeSync: "t", Firewall: "w", Clean: policy.Clean{BuildUser: "b"},
 		Channels: []policy.Channel{{Type: "t", Port: "o", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, CAFile: "c"}},
 	}
 	if got := whole.policy(); !reflect.DeepEqual(got, want) {
@@ -284,7 +290,7 @@ func TestBlockBecomesPolicy(t *testing.T) {
 	}
 
 	// The fields of the block are those of the policy and the provisioner's own.
-	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report"}
+	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report", "AllowUntestedSystem", "SkipSelftest", "SkipClean"}
 	of := reflect.TypeFor[Config]()
 	for i := range of.NumField() {
 		f := of.Field(i)
