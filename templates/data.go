@@ -15,6 +15,7 @@ type SSHDConfig struct {
 	Auth       []Setting // who may log in, and how
 	Session    []Setting // what a session may do, and limits
 	Algorithms []Setting
+	Exempt     []string  // criteria of Match lines: for these a key alone is enough
 	MatchAll   []Setting // what no later Match block may change
 	Notice     string    // an sshd configuration file to include, where it exists
 }

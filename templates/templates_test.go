@@ -32,6 +32,7 @@ var data = map[string]any{
 		Auth:       []templates.Setting{{Keyword: "UsePAM", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive", Why: "Both."}},
 		Session:    []templates.Setting{{Keyword: "X11Forwarding", Value: "no"}},
 		Algorithms: []templates.Setting{{Keyword: "Ciphers", Value: "aes256-ctr"}},
+		Exempt:     []string{"Group deploy User *,!root", "User ansible"},
 		MatchAll:   []templates.Setting{{Keyword: "KbdInteractiveAuthentication", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive"}},
 		Notice:     "/run/totp-agent/sshd-notice.conf",
 	},

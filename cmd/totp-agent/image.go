@@ -87,15 +87,26 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 			for _, f := range findings {
 				fmt.Fprintf(e.out, "%s: %s: %s; %s\n", f.ID, f.Path, f.What, f.Fix)
 			}
-			if len(findings) == 0 {
+			if wrong(findings) == 0 {
 				fmt.Fprintln(e.out, "everything is as it was baked")
 			}
 		}
-		if len(findings) > 0 {
-			return fmt.Errorf("%d findings: %w", len(findings), errFindings)
+		if n := wrong(findings); n > 0 {
+			return fmt.Errorf("%d findings: %w", n, errFindings)
 		}
 		return nil
 	}
+}
+
+// wrong counts the findings that are not only notices.
+func wrong(findings []bake.Finding) int {
+	n := 0
+	for _, f := range findings {
+		if f.Severity != bake.Notice {
+			n++
+		}
+	}
+	return n
 }
 
 func cleanVerb(*flag.FlagSet) func(env, []string) error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -34,6 +35,8 @@ const (
 	// Degraded: the login holds by another layer, or something is missing that
 	// a login does not need.
 	Degraded Severity = "degraded"
+	// Notice: as the policy has it, and worth knowing.
+	Notice Severity = "notice"
 )
 
 // The remedy that fits most findings.
@@ -43,13 +46,14 @@ const bakeAgain = "bake again"
 // do. No findings: everything stands. The error is for a machine that cannot be
 // looked at, such as an unsupported one ([ErrSystem]).
 func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
-	f, err := factsOf(t)
+	c := &checker{t: t}
+	p := c.policy()
+	f, err := factsOf(t, p)
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{t: t, facts: f}
+	c.facts = f
 	c.agent()
-	c.policy()
 	c.pam()
 	c.pamState()
 	c.problems(configProblems(t), Critical)
@@ -58,12 +62,15 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 		c.add(Critical, "sshd-missing", target.SSHD, "is missing", "install "+f.sshPackage)
 		return c.findings, ctx.Err()
 	}
-	p, err := f.plan(ctx, t)
+	files, err := f.plan(ctx, t)
 	if err != nil {
 		c.add(Critical, "sshd-version", target.SSHD, err.Error(), "reinstall "+f.sshPackage)
 		return c.findings, ctx.Err()
 	}
-	c.plan(p)
+	c.plan(files)
+	if err := c.exempt(); err != nil {
+		return nil, err
+	}
 	if err := c.sshd(ctx); err != nil {
 		return nil, err
 	}
@@ -140,18 +147,35 @@ func (c *checker) agent() {
 	}
 }
 
-func (c *checker) policy() {
+// policy returns the image's policy, or nil where it cannot be read.
+func (c *checker) policy() *policy.Policy {
 	c.entry(Degraded, target.ImagePolicy, false, 0o600, bakeAgain)
 	b, err := c.t.ReadFile(target.ImagePolicy)
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return nil
 	}
+	var p *policy.Policy
 	if err == nil {
-		_, err = policy.Parse(policy.Image, target.ImagePolicy, b)
+		p, err = policy.Parse(policy.Image, target.ImagePolicy, b)
 	}
 	if err != nil {
 		c.add(Degraded, "policy", target.ImagePolicy, err.Error(), "correct it, or bake again")
+		return nil
 	}
+	return p
+}
+
+// exempt says who logs in with a key alone.
+func (c *checker) exempt() error {
+	accounts, err := exemptAccounts(c.t, c.facts.policy.SSHD)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(accounts)) {
+		c.add(Notice, "exempt", target.SSHDDropIn, fmt.Sprintf("%q logs in with the key alone (%s)", name, accounts[name]),
+			"nothing is to be done where that is as you want it")
+	}
+	return nil
 }
 
 // pam looks at what authenticates a login.
@@ -271,17 +295,17 @@ func (c *checker) sshd(ctx context.Context) (err error) {
 		c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
 		return nil
 	}
-	users, err := loginUsers(c.t)
+	ls, err := logins(c.t, c.facts.policy.SSHD)
 	if err != nil {
 		return err
 	}
-	for _, user := range users {
-		got, err := s.effective(ctx, user)
+	for _, l := range ls {
+		got, err := s.effective(ctx, l.connection)
 		if err != nil {
 			c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
 			return nil
 		}
-		for _, w := range weaknesses(user, got, c.facts.openSSH) {
+		for _, w := range weaknesses(l.connection, l.exempt, got, c.facts.auth()) {
 			c.add(Critical, "sshd-effective", target.SSHDConfig, w.String(), "remove the Match block or option that says so, or bake again")
 		}
 	}

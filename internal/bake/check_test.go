@@ -101,7 +101,7 @@ func TestCheck(t *testing.T) {
 		},
 			[]string{"sshd-test " + target.SSHDConfig}},
 		{"sshd asks root for no code", func(m *machine) {
-			m.fail[target.SSHD+" -T -C user=root,"] = targettest.Answer{Stdout: strings.Replace(m.settings(), "publickey,keyboard-interactive", "publickey", 1)}
+			m.fail[target.SSHD+" -T -C user=root,"] = targettest.Answer{Stdout: strings.Replace(m.settings("alice"), "publickey,keyboard-interactive", "publickey", 1)}
 		}, []string{"sshd-effective " + target.SSHDConfig}},
 		{"sshd without PAM", func(m *machine) { m.effective["UsePAM"] = "no" }, // root, alice and all others
 			[]string{"sshd-effective " + target.SSHDConfig, "sshd-effective " + target.SSHDConfig, "sshd-effective " + target.SSHDConfig}},

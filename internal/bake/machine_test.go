@@ -34,6 +34,7 @@ type machine struct {
 	algs      map[string]string            // ssh -Q; others: all that are wanted
 	fail      map[string]targettest.Answer // command, by its beginning
 	effective map[string]string            // what sshd -T says otherwise than wanted
+	keyAlone  []string                     // users of whom sshd wants no code
 	apt       func(argv []string)          // what apt-get does
 }
 
@@ -122,13 +123,14 @@ func (m *machine) answer(argv []string) targettest.Answer {
 		if a, ok := m.algs[argv[2]]; ok {
 			return targettest.Answer{Stdout: a}
 		}
-		for _, s := range algorithms {
+		for _, s := range algorithms { // the longest list comes first
 			if s.keyword == argv[2] || s.query == argv[2] {
 				return targettest.Answer{Stdout: strings.ReplaceAll(s.value, ",", "\n")}
 			}
 		}
 	case strings.HasPrefix(line, target.SSHD+" -T -C user="):
-		return targettest.Answer{Stdout: m.settings()}
+		user, _, _ := strings.Cut(strings.TrimPrefix(line, target.SSHD+" -T -C user="), ",")
+		return targettest.Answer{Stdout: m.settings(user)}
 	case argv[0] == target.DpkgQuery:
 		return targettest.Answer{Stdout: "libpam-google-authenticator 20191231-2\nopenssh-server 1:9.2p1-2+deb12u10\n"}
 	case argv[0] == target.AptGet && m.apt != nil:
@@ -138,11 +140,14 @@ func (m *machine) answer(argv []string) targettest.Answer {
 }
 
 // settings is what sshd -T says.
-func (m *machine) settings() string {
+func (m *machine) settings(user string) string {
 	var b strings.Builder
 	for _, list := range [][]setting{auth, session} {
-		for _, s := range list {
+		for _, s := range known(list, v(10, 0), new(policy.Policy).WithDefaults().SSHD) {
 			value := s.value
+			if s.keyword == "AuthenticationMethods" && slices.Contains(m.keyAlone, user) {
+				value = keyAlone
+			}
 			if other, ok := m.effective[s.keyword]; ok {
 				value = other
 			}

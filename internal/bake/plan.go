@@ -62,7 +62,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	if f.openSSH, err = t.OpenSSH(ctx); err != nil {
 		return nil, err
 	}
-	algorithms, err := supportedAlgorithms(ctx, t, f.openSSH)
+	algorithms, err := supportedAlgorithms(ctx, t, f.openSSH, f.policy.SSHD)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package bake
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,7 +189,7 @@ func TestRootfs(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		m, err := s.effective(t.Context(), user)
+		m, err := s.effective(t.Context(), connection{user, netip.MustParseAddr("192.0.2.1")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,10 +6,12 @@ package bake
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/templates"
 )
@@ -23,6 +25,9 @@ type setting struct {
 	unit           bool           // without it no code is asked for: also given by the unit
 	query          string         // how ssh -Q names its values, where that is not the keyword
 	why            string
+
+	// The words of the policy that it belongs to; none: all.
+	root, forwarding, algorithms []string
 }
 
 // auth are the settings that decide who logs in, and how.
@@ -43,9 +48,10 @@ var auth = []setting{
 	{keyword: "UsePAM", value: "yes", unit: true},
 	// Another service name would be another PAM file, without our line.
 	{keyword: "PAMServiceName", value: "sshd", since: v(9, 8), match: true, unit: true},
-	{keyword: "PermitRootLogin", value: "yes", match: true,
+	{keyword: "PermitRootLogin", value: "yes", match: true, root: []string{policy.RootAuto, policy.RootTOTP},
 		why: "Root needs a key of its own and a code as everybody does, and nobody logs in\n" +
 			"# who is not enrolled. prohibit-password would refuse root's right code too."},
+	{keyword: "PermitRootLogin", value: "no", match: true, root: []string{policy.RootDeny}},
 }
 
 // session are limits, and what a session may do.
@@ -61,8 +67,10 @@ var session = []setting{
 	{keyword: "StrictModes", value: "yes"},
 	{keyword: "IgnoreRhosts", value: "yes"},
 	{keyword: "PermitUserEnvironment", value: "no"},
-	{keyword: "AllowTcpForwarding", value: "no"},
-	{keyword: "AllowStreamLocalForwarding", value: "no"},
+	{keyword: "AllowTcpForwarding", value: "no", forwarding: []string{policy.ForwardingDeny}},
+	{keyword: "AllowStreamLocalForwarding", value: "no", forwarding: []string{policy.ForwardingDeny}},
+	{keyword: "AllowTcpForwarding", value: "yes", forwarding: []string{policy.ForwardingAllow}},
+	{keyword: "AllowStreamLocalForwarding", value: "yes", forwarding: []string{policy.ForwardingAllow}},
 	{keyword: "AllowAgentForwarding", value: "no"},
 	{keyword: "X11Forwarding", value: "no"},
 	{keyword: "PermitTunnel", value: "no"},
@@ -72,38 +80,66 @@ var session = []setting{
 }
 
 // algorithms are the names wanted, best first, of which each sshd gets those
-// that it knows. They are the lists of ssh-audit's hardening guides, with the
-// kinds and sizes of user keys that people have.
+// that it knows. They are the lists of ssh-audit's hardening guides: compatible
+// that of Debian 12 with the newer key exchange ahead and the kinds and sizes of
+// user keys that people have, strict that of Debian 13.
 var algorithms = []setting{
-	{keyword: "KexAlgorithms", value: "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com," +
+	// cloud-init makes an ECDSA key as well, which nobody is offered.
+	{keyword: "HostKey", value: target.SSHDir + "/ssh_host_ed25519_key", algorithms: ours},
+	{keyword: "HostKey", value: target.SSHDir + "/ssh_host_rsa_key", algorithms: ours},
+	{keyword: "KexAlgorithms", algorithms: compatible, value: quantumKex + "," +
 		"curve25519-sha256,curve25519-sha256@libssh.org," +
 		"diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group-exchange-sha256"},
-	{keyword: "Ciphers", value: "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes256-ctr,aes192-ctr," +
+	{keyword: "KexAlgorithms", algorithms: strict, value: quantumKex},
+	{keyword: "Ciphers", algorithms: ours, value: "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes256-ctr,aes192-ctr," +
 		"aes128-gcm@openssh.com,aes128-ctr"},
-	{keyword: "MACs", value: "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,umac-128-etm@openssh.com"},
-	{keyword: "HostKeyAlgorithms", value: "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
+	{keyword: "MACs", algorithms: compatible, value: "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,umac-128-etm@openssh.com"},
+	{keyword: "MACs", algorithms: strict, value: "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com,umac-128-etm@openssh.com"},
+	{keyword: "HostKeyAlgorithms", algorithms: ours, value: "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
 		"rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com," +
 		"sk-ssh-ed25519@openssh.com,ssh-ed25519,rsa-sha2-512,rsa-sha2-256"},
-	{keyword: "CASignatureAlgorithms", query: "sig", value: "sk-ssh-ed25519@openssh.com,ssh-ed25519,sk-ecdsa-sha2-nistp256@openssh.com," +
-		"ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"},
-	{keyword: "PubkeyAcceptedAlgorithms", value: userKeys, since: v(8, 5),
+	{keyword: "CASignatureAlgorithms", query: "sig", algorithms: compatible,
+		value: "sk-ssh-ed25519@openssh.com,ssh-ed25519,sk-ecdsa-sha2-nistp256@openssh.com," +
+			"ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"},
+	{keyword: "CASignatureAlgorithms", query: "sig", algorithms: strict,
+		value: "sk-ssh-ed25519@openssh.com,ssh-ed25519,rsa-sha2-512,rsa-sha2-256"},
+	{keyword: "PubkeyAcceptedAlgorithms", value: userKeys, since: v(8, 5), algorithms: compatible,
 		why: "The kinds of keys that people have."},
-	{keyword: "PubkeyAcceptedKeyTypes", value: userKeys, until: v(8, 5),
+	{keyword: "PubkeyAcceptedKeyTypes", value: userKeys, until: v(8, 5), algorithms: compatible,
 		why: "The kinds of keys that people have."},
-	{keyword: "RequiredRSASize", value: "2048", since: v(9, 1)},
+	{keyword: "PubkeyAcceptedAlgorithms", value: strictKeys, since: v(8, 5), algorithms: strict},
+	{keyword: "PubkeyAcceptedKeyTypes", value: strictKeys, until: v(8, 5), algorithms: strict},
+	{keyword: "RequiredRSASize", value: "2048", since: v(9, 1), algorithms: compatible},
+	{keyword: "RequiredRSASize", value: "3072", since: v(9, 1), algorithms: strict},
 }
 
-const userKeys = "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
-	"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com,ecdsa-sha2-nistp256-cert-v01@openssh.com," +
-	"ecdsa-sha2-nistp384-cert-v01@openssh.com,ecdsa-sha2-nistp521-cert-v01@openssh.com," +
-	"rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com," +
-	"sk-ssh-ed25519@openssh.com,ssh-ed25519,sk-ecdsa-sha2-nistp256@openssh.com," +
-	"ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+// The words of sshd.algorithms.
+var (
+	compatible = []string{policy.AlgorithmsCompatible}
+	strict     = []string{policy.AlgorithmsStrict}
+	ours       = []string{policy.AlgorithmsCompatible, policy.AlgorithmsStrict}
+)
+
+const (
+	quantumKex = "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com"
+
+	strictKeys = "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
+		"rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com," +
+		"sk-ssh-ed25519@openssh.com,ssh-ed25519,rsa-sha2-512,rsa-sha2-256"
+
+	userKeys = "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
+		"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com,ecdsa-sha2-nistp256-cert-v01@openssh.com," +
+		"ecdsa-sha2-nistp384-cert-v01@openssh.com,ecdsa-sha2-nistp521-cert-v01@openssh.com," +
+		"rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com," +
+		"sk-ssh-ed25519@openssh.com,ssh-ed25519,sk-ecdsa-sha2-nistp256@openssh.com," +
+		"ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+)
 
 func v(major, minor int) target.OpenSSH { return target.OpenSSH{Major: major, Minor: minor} }
 
-// known picks the settings that a version of OpenSSH knows.
-func known(settings []setting, version target.OpenSSH) []setting {
+// known picks the settings that a version of OpenSSH knows and a policy, with
+// its defaults, asks for.
+func known(settings []setting, version target.OpenSSH, p policy.SSHD) []setting {
 	var ks []setting
 	for _, s := range settings {
 		if s.since != (target.OpenSSH{}) && !version.AtLeast(s.since.Major, s.since.Minor) {
@@ -112,28 +148,38 @@ func known(settings []setting, version target.OpenSSH) []setting {
 		if s.until != (target.OpenSSH{}) && version.AtLeast(s.until.Major, s.until.Minor) {
 			continue
 		}
-		ks = append(ks, s)
+		if named(s.root, p.RootLogin) && named(s.forwarding, p.TCPForwarding) && named(s.algorithms, p.Algorithms) {
+			ks = append(ks, s)
+		}
 	}
 	return ks
 }
 
+func named(words []string, word string) bool { return words == nil || slices.Contains(words, word) }
+
 // allKeywords are the keywords that our file sets in one version or another, in
-// lower case.
+// lower case. HostKey is none of them: sshd adds up all that it reads of it.
 func allKeywords() map[string]bool {
 	m := map[string]bool{}
 	for _, list := range [][]setting{auth, session, algorithms} {
 		for _, s := range list {
-			m[strings.ToLower(s.keyword)] = true
+			if s.keyword != "HostKey" {
+				m[strings.ToLower(s.keyword)] = true
+			}
 		}
 	}
 	return m
 }
 
+// ErrAlgorithms means that this sshd knows none of the algorithms that the
+// policy leaves it.
+var ErrAlgorithms = errors.New("no algorithm left")
+
 // supportedAlgorithms asks the guest's OpenSSH which of the wanted names it
 // knows.
-func supportedAlgorithms(ctx context.Context, t *target.Target, version target.OpenSSH) ([]setting, error) {
+func supportedAlgorithms(ctx context.Context, t *target.Target, version target.OpenSSH, p policy.SSHD) ([]setting, error) {
 	var out []setting
-	for _, s := range known(algorithms, version) {
+	for _, s := range known(algorithms, version, p) {
 		if !strings.Contains(s.value, ",") {
 			out = append(out, s)
 			continue
@@ -146,7 +192,8 @@ func supportedAlgorithms(ctx context.Context, t *target.Target, version target.O
 		want := strings.Split(s.value, ",")
 		s.value = strings.Join(slices.DeleteFunc(want, func(a string) bool { return !slices.Contains(has, a) }), ",")
 		if s.value == "" {
-			return nil, fmt.Errorf("%s: OpenSSH %s knows none of %s", s.keyword, version, strings.Join(want, ","))
+			return nil, fmt.Errorf("sshd.algorithms: %q: OpenSSH %s has no %s for it: %w; use %s",
+				p.Algorithms, version, s.keyword, ErrAlgorithms, policy.AlgorithmsCompatible)
 		}
 		out = append(out, s)
 	}
@@ -163,21 +210,25 @@ func texts(settings []setting) []templates.Setting {
 }
 
 func (f *facts) dropIn(algorithms []setting) ([]byte, error) {
-	login := known(auth, f.openSSH)
+	login := f.auth()
 	return templates.Render(strings.TrimPrefix(target.SSHDDropIn, "/"), templates.SSHDConfig{
 		System:     fmt.Sprintf("%s, OpenSSH %s", f.name, f.openSSH),
 		Auth:       texts(login),
-		Session:    texts(known(session, f.openSSH)),
+		Session:    texts(known(session, f.openSSH, f.policy.SSHD)),
 		Algorithms: texts(algorithms),
-		MatchAll:   texts(slices.DeleteFunc(slices.Clone(login), func(s setting) bool { return !s.match })),
+		Exempt:     criteria(f.policy.SSHD),
+		MatchAll:   texts(slices.DeleteFunc(login, func(s setting) bool { return !s.match })),
 		Notice:     target.NoticeConf,
 	})
 }
 
+// auth are the settings that decide who logs in on this machine.
+func (f *facts) auth() []setting { return known(auth, f.openSSH, f.policy.SSHD) }
+
 // unitOptions are the settings that the unit gives to sshd as well.
 func (f *facts) unitOptions() []string {
 	var os []string
-	for _, s := range known(auth, f.openSSH) {
+	for _, s := range f.auth() {
 		if s.unit {
 			os = append(os, s.keyword+"="+s.value)
 		}

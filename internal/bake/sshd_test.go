@@ -5,9 +5,13 @@ package bake
 
 import (
 	"errors"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 )
 
 func TestMainFileProblems(t *testing.T) {
@@ -71,34 +75,45 @@ func TestParseEffective(t *testing.T) {
 }
 
 func TestWeaknesses(t *testing.T) {
+	all := new(policy.Policy).WithDefaults().SSHD
+	root := connection{"root", netip.MustParseAddr("192.0.2.1")}
+	want := known(auth, v(9, 2), all)
 	good := map[string]string{}
-	for _, s := range known(auth, v(9, 2)) {
+	for _, s := range want {
 		good[strings.ToLower(s.keyword)] = s.value
 	}
-	if ws := weaknesses("root", good, v(9, 2)); ws != nil {
+	if ws := weaknesses(root, false, good, want); ws != nil {
 		t.Errorf("found %v in what is wanted", ws)
 	}
 	if len(good) < 10 {
 		t.Errorf("only %d settings decide a login", len(good))
 	}
-	for _, s := range known(auth, v(9, 2)) {
+	for _, s := range want {
 		for _, value := range []string{"", "other"} {
-			bad := map[string]string{}
-			for k, v := range good {
-				bad[k] = v
-			}
+			bad := maps.Clone(good)
 			bad[strings.ToLower(s.keyword)] = value
-			if ws := weaknesses("root", bad, v(9, 2)); len(ws) != 1 || ws[0].keyword != s.keyword {
+			if ws := weaknesses(root, false, bad, want); len(ws) != 1 || ws[0].keyword != s.keyword {
 				t.Errorf("%s %q: %v", s.keyword, value, ws)
 			}
 		}
 	}
-	// The oldest version shows the alias that counts there.
-	old := map[string]string{"challengeresponseauthentication": "no"}
-	for k, v := range good {
-		old[k] = v
+	// A key alone is for the exempt alone, and a code as well is more than they
+	// could give.
+	if ws := weaknesses(root, true, good, want); len(ws) != 1 {
+		t.Errorf("exempt, and asked for a code: %v", ws)
 	}
-	if ws := weaknesses("root", old, v(8, 4)); len(ws) != 1 {
+	alone := maps.Clone(good)
+	alone["authenticationmethods"] = keyAlone
+	if ws := weaknesses(root, true, alone, want); ws != nil {
+		t.Errorf("exempt: %v", ws)
+	}
+	if ws := weaknesses(root, false, alone, want); len(ws) != 1 {
+		t.Errorf("a key alone of everybody: %v", ws)
+	}
+	// The oldest version shows the alias that counts there.
+	old := maps.Clone(good)
+	old["challengeresponseauthentication"] = "no"
+	if ws := weaknesses(root, false, old, known(auth, v(8, 4), all)); len(ws) != 1 {
 		t.Errorf("8.4: %v", ws)
 	}
 }

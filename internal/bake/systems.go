@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
@@ -43,10 +44,15 @@ type facts struct {
 	system
 	arch    string
 	openSSH target.OpenSSH
+	policy  *policy.Policy // with its defaults
 }
 
-func factsOf(t *target.Target) (*facts, error) {
-	f := new(facts)
+// factsOf looks at the machine. The policy may be nil, for the defaults.
+func factsOf(t *target.Target, p *policy.Policy) (*facts, error) {
+	if p == nil {
+		p = new(policy.Policy)
+	}
+	f := &facts{policy: p.WithDefaults()}
 	o, err := t.OS()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
@@ -78,7 +84,7 @@ func supported() string {
 // everything in it that a bake does not understand.
 func (b *baker) system(context.Context) (string, error) {
 	var err error
-	if b.facts, err = factsOf(b.t); err != nil {
+	if b.facts, err = factsOf(b.t, b.Policy); err != nil {
 		return "", err
 	}
 	if err := b.checkAgent(); err != nil {

@@ -9,9 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
@@ -79,12 +82,10 @@ func (s *sshd) test(ctx context.Context) error {
 	return nil
 }
 
-// effective asks sshd for the settings that a connection of one user gets. The
-// keywords are in lower case.
-func (s *sshd) effective(ctx context.Context, user string) (map[string]string, error) {
-	// The addresses are of the documentation range, RFC 5737. Only plain sshd -T
-	// would leave out all Match blocks.
-	spec := "user=" + user + ",host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
+// effective asks sshd for the settings that a connection gets. The keywords are
+// in lower case. Only plain sshd -T would leave out all Match blocks.
+func (s *sshd) effective(ctx context.Context, c connection) (map[string]string, error) {
+	spec := "user=" + c.user + ",host=client.invalid,addr=" + c.addr.String() + ",laddr=192.0.2.2,lport=22"
 	out, err := s.t.Run(ctx, append([]string{target.SSHD, "-T", "-C", spec}, s.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
@@ -103,23 +104,29 @@ func parseEffective(out []byte) map[string]string {
 	return m
 }
 
-// A weakness is a setting that is not as wanted for one user.
-type weakness struct{ user, keyword, want, got string }
+// A weakness is a setting that is not as wanted for one connection.
+type weakness struct {
+	connection
+	keyword, want, got string
+}
 
 func (w weakness) String() string {
-	return fmt.Sprintf("%s %s for user %q, want %s", w.keyword, w.got, w.user, w.want)
+	return fmt.Sprintf("%s %s for user %q from %s, want %s", w.keyword, w.got, w.user, w.addr, w.want)
 }
 
 // weaknesses compares what sshd does with what it is to do.
-func weaknesses(user string, got map[string]string, version target.OpenSSH) []weakness {
+func weaknesses(c connection, exempt bool, got map[string]string, want []setting) []weakness {
 	var ws []weakness
-	for _, s := range known(auth, version) {
+	for _, s := range want {
 		keyword := strings.ToLower(s.keyword)
 		if keyword == "challengeresponseauthentication" && got[keyword] == "" {
 			continue // an alias that sshd -T shows by its other name only
 		}
+		if exempt && s.keyword == "AuthenticationMethods" {
+			s.value = keyAlone
+		}
 		if !strings.EqualFold(got[keyword], s.value) {
-			ws = append(ws, weakness{user: user, keyword: s.keyword, want: s.value, got: got[keyword]})
+			ws = append(ws, weakness{connection: c, keyword: s.keyword, want: s.value, got: got[keyword]})
 		}
 	}
 	return ws
@@ -129,20 +136,36 @@ func weaknesses(user string, got map[string]string, version target.OpenSSH) []we
 // with every name that no rule is about.
 const nobody = "totp-no-such-user"
 
-// users are those for whom sshd's settings are asked: root, everybody who can
-// log in, and nobody.
-func loginUsers(t *target.Target) ([]string, error) {
+// A login is a connection that sshd is asked about, and what it is to demand.
+type login struct {
+	connection
+	exempt bool
+}
+
+// logins are those of root, of everybody who can log in and of nobody, from an
+// address that no rule is about and from one of each network that is exempt.
+func logins(t *target.Target, p policy.SSHD) ([]login, error) {
 	us, err := t.Users()
 	if err != nil {
 		return nil, err
 	}
-	names := []string{"root"}
+	names, groups := []string{"root"}, map[string][]string{}
 	for _, u := range us {
 		if u.Name != "root" && u.CanLogin() && target.ValidUserName(u.Name) == nil {
 			names = append(names, u.Name)
+			if groups[u.Name], err = t.GroupsOf(u); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return append(names, nobody), nil
+	var ls []login
+	for _, name := range append(names, nobody) {
+		for _, addr := range addresses(p) {
+			c := connection{name, addr}
+			ls = append(ls, login{c, exempts(p, c, groups[name])})
+		}
+	}
+	return ls, nil
 }
 
 // verify lets sshd judge what was written.
@@ -155,22 +178,42 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 	if err := s.test(ctx); err != nil {
 		return "", err
 	}
-	users, err := loginUsers(b.t)
+	ls, err := logins(b.t, b.facts.policy.SSHD)
 	if err != nil {
 		return "", err
 	}
 	b.effective = map[string]map[string]string{}
-	for _, user := range users {
-		got, err := s.effective(ctx, user)
+	exempt := map[string]bool{}
+	for _, l := range ls {
+		got, err := s.effective(ctx, l.connection)
 		if err != nil {
 			return "", err
 		}
-		if ws := weaknesses(user, got, b.facts.openSSH); len(ws) > 0 {
+		if ws := weaknesses(l.connection, l.exempt, got, b.facts.auth()); len(ws) > 0 {
 			return "", fmt.Errorf("%v: %w; remove the Match block or option that says so", ws[0], ErrEffective)
 		}
-		b.effective[user] = reported(got)
+		if b.effective[l.user] == nil { // the first address is of everywhere
+			b.effective[l.user] = reported(got)
+			exempt[l.user] = l.exempt
+		}
 	}
-	return fmt.Sprintf("sshd demands key and code of %s, and of every other name", strings.Join(users[:len(users)-1], ", ")), nil
+	var both, alone []string
+	for _, user := range slices.Sorted(maps.Keys(b.effective)) {
+		switch {
+		case exempt[user]:
+			alone = append(alone, user)
+		case user != nobody:
+			both = append(both, user)
+		}
+	}
+	said := fmt.Sprintf("sshd demands key and code of %s, and of every other name", strings.Join(both, ", "))
+	if len(alone) > 0 {
+		said += "; a key alone of " + strings.Join(alone, ", ") + ", who are exempt"
+	}
+	if from := b.facts.policy.SSHD.ExemptFrom; len(from) > 0 {
+		said += "; a key alone of all but root from " + strings.Join(from, ", ")
+	}
+	return said, nil
 }
 
 // reported are the settings that the report shows.

@@ -39,6 +39,7 @@ const (
 
 	SSHDir        = "/etc/ssh"
 	SSHDConfig    = SSHDir + "/sshd_config"
+	Moduli        = SSHDir + "/moduli"
 	SSHDDropInDir = SSHDir + "/sshd_config.d"
 	SSHDDropIn    = SSHDDropInDir + "/00-00-totp.conf"
 	SSHDRunDir    = "/run/sshd" // sshd's privilege separation directory
@@ -76,6 +77,7 @@ const (
 // What the machine says about itself.
 const (
 	Passwd          = "/etc/passwd"
+	Group           = "/etc/group"
 	Shell           = "/bin/sh"
 	OSRelease       = "/etc/os-release"
 	OSReleaseVendor = "/usr/lib/os-release"

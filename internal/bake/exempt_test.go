@@ -1,0 +1,86 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package bake
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+var automation = policy.SSHD{ExemptGroups: []string{"deploy"}, ExemptUsers: []string{"ansible"}, ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}}
+
+func TestExempts(t *testing.T) {
+	for _, test := range []struct {
+		user, addr string
+		groups     []string
+		want       bool
+	}{
+		{"alice", "192.0.2.1", nil, false},
+		{"alice", "192.0.2.1", []string{"alice", "deploys"}, false},
+		{"alice", "192.0.2.1", []string{"alice", "deploy"}, true},
+		{"ansible", "192.0.2.1", nil, true},
+		{"alice", "10.20.255.255", nil, true},
+		{"alice", "10.21.0.0", nil, false},
+		{"alice", "fd00:1::1", nil, true},
+		{"alice", "fd00:1:0:1::1", nil, false},
+		{"root", "10.20.0.1", []string{"deploy"}, false},
+		{nobody, "192.0.2.1", nil, false},
+	} {
+		c := connection{test.user, netip.MustParseAddr(test.addr)}
+		if got := exempts(automation, c, test.groups); got != test.want {
+			t.Errorf("%v of %q: %v, want %v", c, test.groups, got, test.want)
+		}
+		if exempts(policy.SSHD{}, c, test.groups) {
+			t.Errorf("%v is exempt by no rule", c)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct {
+		from []string
+		want string
+	}{
+		{nil, "[192.0.2.1]"},
+		{[]string{"10.0.0.0/8"}, "[192.0.2.1 10.0.0.0]"},
+		{[]string{"192.0.2.0/24", "fd00::/16"}, "[198.51.100.1 192.0.2.0 fd00::]"},
+	} {
+		var got []string
+		for _, a := range addresses(policy.SSHD{ExemptFrom: test.from}) {
+			got = append(got, a.String())
+		}
+		if s := "[" + strings.Join(got, " ") + "]"; s != test.want {
+			t.Errorf("%q: %s, want %s", test.from, s, test.want)
+		}
+	}
+}
+
+// The bake believes sshd, not its own file: what sshd demands of each account is
+// what the policy says, no more and no less.
+func TestExemptAccounts(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.Group, "deploy:x:2000:alice\n", 0o644)
+	o := m.options()
+	o.Policy.SSHD.ExemptGroups = []string{"deploy"}
+	if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) {
+		t.Errorf("sshd asks an exempt account for a code: %v", err)
+	}
+	m.keyAlone = []string{"alice"}
+	if _, err := Run(t.Context(), m.Target, o); err != nil {
+		t.Error(err)
+	}
+	findings, err := Check(t.Context(), m.Target)
+	if err != nil || len(findings) != 1 || findings[0].ID != "exempt" || findings[0].Severity != Notice || !strings.Contains(findings[0].What, "alice") {
+		t.Errorf("%v, %v; want a notice about alice", findings, err)
+	}
+	o.Policy.SSHD = policy.SSHD{}
+	if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) {
+		t.Errorf("a key alone of somebody who is not exempt: %v", err)
+	}
+}
