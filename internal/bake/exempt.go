@@ -17,8 +17,7 @@ import (
 // and everything with BatchMode takes part in no keyboard-interactive login.
 const keyAlone = "publickey"
 
-// criteria are the Match lines of the exemptions, without the keyword. Root is
-// never exempt: its account is everybody's who once had a key of it.
+// criteria are the Match lines of the exemptions, without the keyword.
 func criteria(p policy.SSHD) []string {
 	const notRoot = " User *,!root"
 	var cs []string
@@ -40,17 +39,6 @@ type connection struct {
 	addr netip.Addr // of the client
 }
 
-// exempts tells whether the policy lets a connection do without the code.
-// groups are those of the user.
-func exempts(p policy.SSHD, c connection, groups []string) bool {
-	return c.user != "root" && (slices.Contains(p.ExemptUsers, c.user) ||
-		slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(p.ExemptGroups, g) }) ||
-		slices.ContainsFunc(p.ExemptFrom, func(s string) bool {
-			n, err := netip.ParsePrefix(s)
-			return err == nil && n.Contains(c.addr)
-		}))
-}
-
 // addresses are where connections are asked about: one that is not exempt, and
 // one of each network that is.
 func addresses(p policy.SSHD) []netip.Addr {
@@ -58,7 +46,7 @@ func addresses(p policy.SSHD) []netip.Addr {
 	// Of the ranges for documentation, RFC 5737, so that no rule of a real network
 	// is about them.
 	for _, s := range []string{"192.0.2.1", "198.51.100.1", "203.0.113.1"} {
-		if a := netip.MustParseAddr(s); !exempts(p, connection{"", a}, nil) {
+		if a := netip.MustParseAddr(s); !p.Exempts("", nil, a) {
 			as = append(as, a)
 			break
 		}
@@ -85,7 +73,7 @@ func exemptAccounts(t *target.Target, p policy.SSHD) (map[string]string, error) 
 			return nil, err
 		}
 		switch {
-		case !exempts(p, connection{user: u.Name}, groups):
+		case !p.Exempts(u.Name, groups, netip.Addr{}):
 		case slices.Contains(p.ExemptUsers, u.Name):
 			out[u.Name] = "exempt_users"
 		default:

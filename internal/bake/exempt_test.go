@@ -5,42 +5,12 @@ package bake
 
 import (
 	"errors"
-	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
-
-var automation = policy.SSHD{ExemptGroups: []string{"deploy"}, ExemptUsers: []string{"ansible"}, ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}}
-
-func TestExempts(t *testing.T) {
-	for _, test := range []struct {
-		user, addr string
-		groups     []string
-		want       bool
-	}{
-		{"alice", "192.0.2.1", nil, false},
-		{"alice", "192.0.2.1", []string{"alice", "deploys"}, false},
-		{"alice", "192.0.2.1", []string{"alice", "deploy"}, true},
-		{"ansible", "192.0.2.1", nil, true},
-		{"alice", "10.20.255.255", nil, true},
-		{"alice", "10.21.0.0", nil, false},
-		{"alice", "fd00:1::1", nil, true},
-		{"alice", "fd00:1:0:1::1", nil, false},
-		{"root", "10.20.0.1", []string{"deploy"}, false},
-		{nobody, "192.0.2.1", nil, false},
-	} {
-		c := connection{test.user, netip.MustParseAddr(test.addr)}
-		if got := exempts(automation, c, test.groups); got != test.want {
-			t.Errorf("%v of %q: %v, want %v", c, test.groups, got, test.want)
-		}
-		if exempts(policy.SSHD{}, c, test.groups) {
-			t.Errorf("%v is exempt by no rule", c)
-		}
-	}
-}
 
 func TestAddresses(t *testing.T) {
 	for _, test := range []struct {

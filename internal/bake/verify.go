@@ -162,7 +162,7 @@ func logins(t *target.Target, p policy.SSHD) ([]login, error) {
 	for _, name := range append(names, nobody) {
 		for _, addr := range addresses(p) {
 			c := connection{name, addr}
-			ls = append(ls, login{c, exempts(p, c, groups[name])})
+			ls = append(ls, login{c, p.Exempts(name, groups[name], addr)})
 		}
 	}
 	return ls, nil

@@ -60,6 +60,7 @@ func (o *Options) fill() {
 var (
 	ErrNoRecipient   = errors.New("no recipient: name one under users in the user-data or the image's policy")
 	ErrNoAccount     = errors.New("no such account on this machine")
+	ErrRootDenied    = errors.New("the image's policy keeps root from logging in over SSH (root_login: deny)")
 	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or none and list authorized_keys in the image's recipients_from")
 	ErrUnknownID     = errors.New("the machine's identity is unknown in this boot; SSH stays closed until the datasource answers again")
 	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
@@ -78,6 +79,7 @@ type run struct {
 	policy *policy.Effective
 	facts  cardFacts
 
+	exempt  bool   // somebody logs in with the key alone, by the policy
 	adopted string // ID for the next boot, see bound.Adopt
 
 	staged, ready map[string]bool   // IDs in the outbox when the users' turn came
@@ -200,7 +202,7 @@ func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st 
 // isReason reports whether err is an answer of the policy, and not a fault of
 // the machine.
 func isReason(err error) bool {
-	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrLoginKey, ErrUnknownID, errRecipients, policy.ErrUserName} {
+	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrRootDenied, ErrLoginKey, ErrUnknownID, errRecipients, policy.ErrUserName} {
 		if errors.Is(err, e) {
 			return true
 		}

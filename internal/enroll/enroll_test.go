@@ -323,6 +323,37 @@ func TestWhoIsEnrolled(t *testing.T) {
 			keys: map[string]string{"/root/.ssh/authorized_keys": `no-pty,command="echo 'Please login as the user \"debian\"'" ` + loginKey + "\n"},
 			want: map[string]error{"alice": nil, "bob": ErrNoRecipient},
 		},
+		"root by root_login totp, without keys": {
+			image: "version: 1\nissuer: I\nsshd: {root_login: totp}\nusers: [{name: root, recipients: [" + testRecipient + "]}]\n",
+			want:  map[string]error{"root": nil, "alice": nil, "bob": ErrNoRecipient},
+		},
+		"root by root_login totp, with nothing to seal to": {
+			image: "version: 1\nissuer: I\nsshd: {root_login: totp}\n",
+			want:  map[string]error{"root": ErrNoRecipient, "alice": nil, "bob": ErrNoRecipient},
+		},
+		"root by root_login deny": {
+			image: "version: 1\nissuer: I\nsshd: {root_login: deny}\n",
+			keys:  map[string]string{"/root/.ssh/authorized_keys": loginKey + "\n"},
+			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
+		"root by root_login deny, named": {
+			image: "version: 1\nissuer: I\nsshd: {root_login: deny}\n",
+			layer: "version: 1\nusers: [{name: root, recipients: [" + testRecipient + "]}]\n",
+			keys:  map[string]string{"/root/.ssh/authorized_keys": loginKey + "\n"},
+			want:  map[string]error{"root": ErrRootDenied, "alice": ErrNoRecipient, "bob": ErrNoRecipient},
+		},
+		"exempt by group": {
+			image: "version: 1\nissuer: I\nsshd: {exempt_groups: [deploy]}\n", // of bob
+			want:  map[string]error{"alice": nil},
+		},
+		"exempt by name, and named": {
+			image: "version: 1\nissuer: I\nsshd: {exempt_users: [alice, bob]}\n",
+			want:  map[string]error{"alice": nil},
+		},
+		"exempt by network is enrolled": {
+			image: "version: 1\nissuer: I\nsshd: {exempt_from: [10.0.0.0/8]}\n",
+			want:  map[string]error{"alice": nil, "bob": ErrNoRecipient},
+		},
 		"login key named as recipient": {
 			layer: "version: 1\nusers: [{name: alice, recipients: [\"" + loginKey + " me\"]}]\n",
 			keys:  map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + " alice@laptop\n"},
@@ -363,6 +394,7 @@ func TestWhoIsEnrolled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
+			m.put(target.Group, "alice:x:1000:\nbob:x:1001:\ndeploy:x:2000:bob\n")
 			if tt.image != "" {
 				m.put(target.ImagePolicy, tt.image)
 			}
@@ -427,6 +459,22 @@ func TestNobody(t *testing.T) {
 		if strings.Contains(st.Notice, secret) {
 			t.Errorf("the notice names %q", secret)
 		}
+	}
+	// Where somebody logs in with the key alone, by the policy, it would be wrong.
+	image := m.read(target.ImagePolicy)
+	const file = "/home/bob/.ssh/authorized_keys"
+	m.put(target.ImagePolicy, image+"sshd: {exempt_users: [bob]}\n")
+	if st := m.mustRun(); st.Notice == "" {
+		t.Error("no notice although bob has no key")
+	}
+	m.put(file, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n")
+	chownHome(t, m, file)
+	if st := m.mustRun(); st.Notice != "" || m.t.Exists(target.NoticeConf) {
+		t.Errorf("the notice is there although bob is exempt: %q", st.Notice)
+	}
+	m.put(target.ImagePolicy, image)
+	if st := m.mustRun(); st.Notice == "" {
+		t.Error("no notice although nobody is exempt any more")
 	}
 	// A recipient arrives: the notice goes.
 	m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")

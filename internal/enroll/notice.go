@@ -23,7 +23,7 @@ func (r *run) notice(st *Status) {
 		enrolled = enrolled || err == nil && !strings.Contains(name, "~")
 		return nil
 	})
-	if enrolled {
+	if enrolled || r.exempt {
 		return
 	}
 	reason := "no account of this server has a recipient for its enrollment card"

@@ -6,6 +6,7 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -36,10 +37,20 @@ func (r *run) people(accounts []target.User) []person {
 		if err != nil {
 			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
 		}
-		if !eligible(r.policy, a, keys) {
+		groups, err := r.t.GroupsOf(a)
+		if err != nil {
+			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
+		}
+		exempt := r.policy.SSHD.Exempts(a.Name, groups, netip.Addr{})
+		r.exempt = r.exempt || exempt && a.CanLogin() && len(keys) > 0
+		if !eligible(r.policy, a, keys, exempt) {
 			continue
 		}
 		named[a.Name] = true
+		if a.UID == 0 && r.policy.SSHD.RootLogin == policy.RootDeny {
+			people = append(people, person{name: a.Name, err: ErrRootDenied})
+			continue
+		}
 		if err := policy.ValidUserName(a.Name); err != nil {
 			people = append(people, person{name: a.Name, err: err})
 			continue
@@ -55,14 +66,20 @@ func (r *run) people(accounts []target.User) []person {
 }
 
 // eligible is the rule of the policy's enroll key (auto or listed).
-func eligible(e *policy.Effective, a target.User, keys []target.LoginKey) bool {
+func eligible(e *policy.Effective, a target.User, keys []target.LoginKey, exempt bool) bool {
 	if e.Listed(a.Name) {
 		return true
 	}
-	if e.Enroll == "listed" || !a.CanLogin() {
+	if e.Enroll == policy.EnrollListed || !a.CanLogin() || exempt {
 		return false
 	}
 	if a.UID == 0 {
+		switch e.SSHD.RootLogin {
+		case policy.RootTOTP:
+			return true
+		case policy.RootDeny:
+			return false
+		}
 		// Root logs in where somebody gave it login keys; the line that
 		// cloud-init writes to send people elsewhere is none.
 		return slices.ContainsFunc(keys, func(k target.LoginKey) bool { return !k.Forced })

@@ -14,6 +14,18 @@ func (s SSHD) given() bool {
 		s.RootLogin != "" || s.TCPForwarding != ""
 }
 
+// Exempts tells whether a login needs its key alone: that of a user with these
+// groups, from this address. Root is never exempt, since its account is
+// everybody's who once had a key of it. The zero address is of everywhere.
+func (s SSHD) Exempts(user string, groups []string, addr netip.Addr) bool {
+	return user != "root" && (slices.Contains(s.ExemptUsers, user) ||
+		slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(s.ExemptGroups, g) }) ||
+		slices.ContainsFunc(s.ExemptFrom, func(n string) bool {
+			p, err := netip.ParsePrefix(n)
+			return err == nil && p.Contains(addr)
+		}))
+}
+
 func (v *validator) sshd(s SSHD) {
 	v.word("sshd.algorithms", s.Algorithms, AlgorithmsCompatible, AlgorithmsStrict, AlgorithmsDistro)
 	v.word("sshd.root_login", s.RootLogin, RootAuto, RootTOTP, RootDeny)
