@@ -68,6 +68,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 		return c.findings, ctx.Err()
 	}
 	c.plan(files)
+	c.moduli()
 	if err := c.exempt(); err != nil {
 		return nil, err
 	}

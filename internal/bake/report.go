@@ -64,7 +64,11 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 		}
 		r.Policy = string(text)
 	}
-	for _, p := range b.plan.paths() {
+	paths := b.plan.paths()
+	if _, _, ours, err := b.facts.moduli(b.t); err == nil && ours {
+		paths = append(paths, target.Moduli)
+	}
+	for _, p := range paths {
 		if p == target.Report {
 			continue
 		}
