@@ -29,14 +29,26 @@ type Recipe struct {
 	Prefetch []string // packages whose files lie in apt's cache, not installed
 }
 
-// Debian12 is a server as it is before bake: sshd, sudo, systemd's files. The
-// PAM module is not installed; its package lies in apt's cache, so that a root
-// installs the real thing without waiting for a mirror.
-var Debian12 = Recipe{
-	Name:     "Debian 12",
-	Suite:    "bookworm",
-	Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
-	Prefetch: []string{"libpam-google-authenticator"},
+// Debian11, Debian12 and Debian13 are servers as they are before bake: sshd,
+// sudo, systemd's files. The PAM module is not installed; its package lies in
+// apt's cache, so that a root installs the real thing without waiting for a
+// mirror.
+var (
+	Debian11 = debian("11", "bullseye")
+	Debian12 = debian("12", "bookworm")
+	Debian13 = debian("13", "trixie")
+)
+
+// Debians are the releases that are proven, oldest first.
+var Debians = []Recipe{Debian11, Debian12, Debian13}
+
+func debian(version, suite string) Recipe {
+	return Recipe{
+		Name:     "Debian " + version,
+		Suite:    suite,
+		Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
+		Prefetch: []string{"libpam-google-authenticator"},
+	}
 }
 
 // recipeVersion is part of the cache key: raise it when Build changes.

@@ -6,6 +6,7 @@ package bake
 import (
 	"context"
 	"io/fs"
+	"path"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -44,9 +45,13 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.DeliverService, 0o644},
 	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
 	{sshUnitDropIn, 0o644},
-	{target.SystemdUnitDir + "/ssh@.service.d/00-totp.conf", 0o644},
+	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
 }
+
+// sshTemplateDropIn is named as in the first system of the table; the others
+// have it beside their own template unit.
+const sshTemplateDropIn = target.SystemdUnitDir + "/ssh@.service.d/00-totp.conf"
 
 const sshUnitDropIn = target.SystemdUnitDir + "/" + target.SSHService + ".d/00-totp.conf"
 
@@ -84,6 +89,9 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		text, err := templates.Render(strings.TrimPrefix(tf.path, "/"), data)
 		if err != nil {
 			return nil, err
+		}
+		if tf.path == sshTemplateDropIn {
+			tf.path = target.SystemdUnitDir + "/" + f.sshTemplate + ".d/" + path.Base(tf.path)
 		}
 		p.files = append(p.files, file{path: tf.path, mode: tf.mode, data: text, unit: true})
 	}

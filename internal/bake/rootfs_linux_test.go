@@ -16,21 +16,14 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// rootfs lays a writable layer over the Debian 12 that TOTP_ROOTFS names, a
-// directory with systemd, openssh-server and cloud-init, such as
+// rootfs lays a writable layer over one of the Debians that TOTP_ROOTFS names,
+// directories with systemd, openssh-server and cloud-init, such as
 //
 //	mmdebstrap --variant=apt --include=systemd-sysv,openssh-server,cloud-init,libpam-google-authenticator,sudo bookworm DIR
 //
-// The directory itself is not changed.
-func rootfs(t *testing.T) *target.Target {
+// joined by colons. The directory itself is not changed.
+func rootfs(t *testing.T, lower string) *target.Target {
 	t.Helper()
-	lower := os.Getenv("TOTP_ROOTFS")
-	if lower == "" {
-		t.Skip("TOTP_ROOTFS names no root file system")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can mount and chroot")
-	}
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	for _, d := range []string{"upper", "work", "root"} {
@@ -103,9 +96,22 @@ func snapshotParts(t *testing.T, tg *target.Target, times bool) state {
 	return s
 }
 
-// The whole bake with Debian's own apt, sshd and systemd.
+// The whole bake with each Debian's own apt, sshd and systemd.
 func TestRootfs(t *testing.T) {
-	tg := rootfs(t)
+	roots := os.Getenv("TOTP_ROOTFS")
+	if roots == "" {
+		t.Skip("TOTP_ROOTFS names no root file system")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount and chroot")
+	}
+	for _, dir := range filepath.SplitList(roots) {
+		t.Run(filepath.Base(dir), func(t *testing.T) { testRootfs(t, dir) })
+	}
+}
+
+func testRootfs(t *testing.T, dir string) {
+	tg := rootfs(t, dir)
 	o := realOptions(t)
 	if err := exec.Command("chroot", tg.Root(), "useradd", "-m", "-s", "/bin/bash", "alice").Run(); err != nil {
 		t.Fatal(err)
@@ -163,8 +169,16 @@ func TestRootfs(t *testing.T) {
 		if err := errors.Join(tg.Remove(socket), tg.Mkdir(wants, 0o755), tg.Symlink("/lib/systemd/system/ssh.socket", wants+"/ssh.socket")); err != nil {
 			t.Fatal(err)
 		}
+		defer func() {
+			if err := errors.Join(tg.RemoveAll(wants), tg.Symlink("/dev/null", socket)); err != nil {
+				t.Fatal(err)
+			}
+		}()
 		if out := verify(); out != "" {
 			t.Errorf("with ssh.socket:\n%s", out)
+		}
+		if o, err := tg.OS(); err != nil || o.VersionID == "11" {
+			return // systemd 247 verifies units one by one, and sees no cycle
 		}
 		// This test sees a cycle where there is one.
 		unit := target.SystemdUnitDir + "/" + target.AgentService
@@ -176,7 +190,7 @@ func TestRootfs(t *testing.T) {
 		if out := verify(); !strings.Contains(out, "cycle") {
 			t.Errorf("an order after cloud-final.service was not seen as a cycle: %q", out)
 		}
-		if err := errors.Join(tg.WriteFile(unit, text, 0o644), tg.RemoveAll(wants), tg.Symlink("/dev/null", socket)); err != nil {
+		if err := tg.WriteFile(unit, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	})

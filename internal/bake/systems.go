@@ -27,17 +27,27 @@ type system struct {
 	// arguments after those that we put in between.
 	sshdStart, sshdRest string
 	sshUnit             string // the distribution's unit
+	sshTemplate         string // its unit for one sshd a connection, by ssh.socket
 }
 
-var systems = []system{{
-	id: "debian", versionID: "12", name: "Debian 12",
-	pamPackage:  "libpam-google-authenticator",
-	sshPackage:  "openssh-server",
-	pamPassword: "@include common-auth",
-	sshdStart:   target.SSHD + " -D",
-	sshdRest:    "$SSHD_OPTS",
-	sshUnit:     target.SystemdVendorDir + "/" + target.SSHService,
-}}
+var systems = []system{
+	debian("11", "ssh@.service"),
+	debian("12", "ssh@.service"),
+	debian("13", "sshd@.service"),
+}
+
+func debian(version, template string) system {
+	return system{
+		id: "debian", versionID: version, name: "Debian " + version,
+		pamPackage:  "libpam-google-authenticator",
+		sshPackage:  "openssh-server",
+		pamPassword: "@include common-auth",
+		sshdStart:   target.SSHD + " -D",
+		sshdRest:    "$SSHD_OPTS",
+		sshUnit:     target.SystemdVendorDir + "/" + target.SSHService,
+		sshTemplate: template,
+	}
+}
 
 // Facts are what the machine is.
 type facts struct {
