@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Totpctl is the tool for the desk: it makes an owner's key, receives sealed
-// enrollment cards at the host's end of a channel, and opens them.
+// enrollment cards at the host's end of a channel, opens them, and tries whether
+// a live server demands a key and a code.
 //
 // # Promises
 //
@@ -50,11 +51,11 @@ func run(args []string) int {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "totpctl COMMAND",
-		Short: "Open sealed enrollment cards, and receive them from servers",
+		Short: "Open sealed enrollment cards, receive them, and verify servers",
 		Long: `Totpctl opens the enrollment cards that servers seal for their owners: the QR
 code for the authenticator app, the backup codes and the SSH host keys. It makes
-the key that they are sealed to, and receives them at the host's end of a
-virtual machine's port.
+the key that they are sealed to, receives them at the host's end of a virtual
+machine's port, and tries whether a live server demands a key and a code.
 
 totpctl COMMAND --help tells more about each.`,
 		Example: `    $ totpctl keygen
@@ -62,7 +63,9 @@ totpctl COMMAND --help tells more about each.`,
 
     $ totpctl open envelope.age
 
-    $ totpctl receive --unix /run/vm1-enroll.sock --dir envelopes`,
+    $ totpctl receive --unix /run/vm1-enroll.sock --dir envelopes
+
+    $ totpctl verify --card envelope.age alice@203.0.113.7`,
 		Version:       versionString(),
 		Args:          cobra.ArbitraryArgs,
 		SilenceUsage:  true,
@@ -83,7 +86,7 @@ totpctl COMMAND --help tells more about each.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHints(usageError{err}, cmd.CommandPath()+" --help tells the options")
 	})
-	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newVersionCommand())
+	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newVerifyCommand(), newVersionCommand())
 	setHelp(root)
 	return root
 }

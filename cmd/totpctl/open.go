@@ -150,20 +150,25 @@ func open(o openOptions, name string) error {
 	if len(found) == 0 {
 		return nothingFound(name, input)
 	}
-	found, err = o.worthOpening(found)
-	if err != nil {
-		return err
-	}
-	ids, err := loadIdentities(o.identities)
-	if err != nil {
-		return err
-	}
-	opened, failed := openAll(found, ids)
-	cards, err := o.choose(opened, failed)
+	cards, err := o.openCards(found, o.identities)
 	if err != nil {
 		return err
 	}
 	return o.write(cards)
+}
+
+// openCards opens what was found, and returns the cards that are asked for.
+func (o openOptions) openCards(found []finding, identities []string) ([]card.Card, error) {
+	found, err := o.worthOpening(found)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := loadIdentities(identities)
+	if err != nil {
+		return nil, err
+	}
+	opened, failed := openAll(found, ids)
+	return o.choose(opened, failed)
 }
 
 // worthOpening drops the findings that their marks show to be others than those

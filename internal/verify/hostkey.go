@@ -1,0 +1,165 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package verify
+
+import (
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+)
+
+// ErrKnownHosts means that a known_hosts file cannot be read.
+var ErrKnownHosts = errors.New("known_hosts")
+
+// errOtherHostKey ends a connection to a server that is not the expected one.
+var errOtherHostKey = errors.New("another host key")
+
+// trust is what host keys are compared with.
+type trust struct {
+	card  []string // entries "type SHA256:FINGERPRINT ..."
+	known ssh.HostKeyCallback
+}
+
+func newTrust(card, files []string) (trust, error) {
+	t := trust{card: card}
+	if len(card) > 0 || len(files) == 0 {
+		return t, nil
+	}
+	known, err := knownhosts.New(files...)
+	if err != nil {
+		return t, fmt.Errorf("%w: %w", ErrKnownHosts, err)
+	}
+	t.known = known
+	return t, nil
+}
+
+// judge says what knows a key: "card", "known_hosts", or nothing. The error is
+// for a key that is not the expected one, and says which is.
+func (t trust) judge(host string, remote net.Addr, key ssh.PublicKey) (by string, err error) {
+	if len(t.card) > 0 {
+		var want []string
+		for _, entry := range t.card {
+			f := strings.Fields(entry)
+			if len(f) < 2 {
+				continue
+			}
+			if f[0] == key.Type() && f[1] == ssh.FingerprintSHA256(key) {
+				return "card", nil
+			}
+			want = append(want, f[0]+" "+f[1])
+		}
+		return "", fmt.Errorf("the card has %s", strings.Join(want, ", "))
+	}
+	if t.known == nil {
+		return "", nil
+	}
+	err = t.known(host, remote, key)
+	if err == nil {
+		return "known_hosts", nil
+	}
+	if revoked := new(knownhosts.RevokedError); errors.As(err, &revoked) {
+		return "", fmt.Errorf("revoked by %q, line %d", revoked.Revoked.Filename, revoked.Revoked.Line)
+	}
+	if mismatch := new(knownhosts.KeyError); !errors.As(err, &mismatch) || len(mismatch.Want) == 0 {
+		return "", nil
+	} else {
+		w := mismatch.Want[0]
+		return "", fmt.Errorf("%q, line %d, has %s %s", w.Filename, w.Line, w.Key.Type(), ssh.FingerprintSHA256(w.Key))
+	}
+}
+
+// types are the types of the keys that are known of a host; none: not known.
+func (t trust) types(host string) []string {
+	var types []string
+	for _, entry := range t.card {
+		typ, _, _ := strings.Cut(entry, " ")
+		types = append(types, typ)
+	}
+	if t.known != nil {
+		mismatch := new(knownhosts.KeyError)
+		if errors.As(t.known(host, nowhere{}, nobodysKey{}), &mismatch) {
+			for _, w := range mismatch.Want {
+				types = append(types, w.Key.Type())
+			}
+		}
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// algorithms are those that a client asks for to be shown a key that is known.
+// Certificates are none of them.
+func (t trust) algorithms(host string, weak bool) []string {
+	offered := ssh.SupportedAlgorithms().HostKeys
+	if weak {
+		offered = append(offered, ssh.InsecureAlgorithms().HostKeys...)
+	}
+	offered = slices.DeleteFunc(offered, func(a string) bool { return strings.Contains(a, "-cert-") })
+	types := t.types(host)
+	if len(types) == 0 {
+		return offered
+	}
+	return slices.DeleteFunc(offered, func(a string) bool {
+		if strings.HasPrefix(a, "rsa-sha2-") {
+			a = ssh.KeyAlgoRSA
+		}
+		return !slices.Contains(types, a)
+	})
+}
+
+// checkHostKey is the callback of every connection. The first one makes the row.
+func (r *run) checkHostKey(host string, remote net.Addr, key ssh.PublicKey) error {
+	by, err := r.trust.judge(host, remote, key)
+	shown := key.Type() + " " + ssh.FingerprintSHA256(key)
+	first := r.report.HostKey == nil
+	if first {
+		r.report.HostKey = &HostKey{Type: key.Type(), Fingerprint: ssh.FingerprintSHA256(key), VerifiedBy: by}
+	}
+	switch {
+	case err != nil:
+		r.wrong(rowHostKey, shown, err.Error()+"; it is another server, or one that was made anew")
+		r.report.HostKey.VerifiedBy = ""
+		return errOtherHostKey
+	case by == "" && !first:
+		return errOtherHostKey // an unknown server gets one connection
+	case rsaBits(key) > 0 && rsaBits(key) < 2048:
+		r.wrong(rowHostKey, shown, fmt.Sprintf("%d bits are weak, 2048 are the least", rsaBits(key)))
+	case by == "":
+		r.report.set(rowHostKey, StatusNotTried, shown+", unverified", "nothing knows it: name the card by --card, or a file by --known-hosts")
+	default:
+		r.ok(rowHostKey, shown+", as in "+map[string]string{"card": "the card", "known_hosts": "known_hosts"}[by])
+	}
+	return nil
+}
+
+// verified tells whether the server is the expected one.
+func (r *run) verified() bool { return r.report.HostKey != nil && r.report.HostKey.VerifiedBy != "" }
+
+func rsaBits(key ssh.PublicKey) int {
+	if k, ok := key.(ssh.CryptoPublicKey); ok {
+		if k, ok := k.CryptoPublicKey().(*rsa.PublicKey); ok {
+			return k.N.BitLen()
+		}
+	}
+	return 0
+}
+
+// nobodysKey is a key that no file has, to be told which it has.
+type nobodysKey struct{}
+
+func (nobodysKey) Type() string                        { return "nobody" }
+func (nobodysKey) Marshal() []byte                     { return []byte("nobody") }
+func (nobodysKey) Verify([]byte, *ssh.Signature) error { return errOtherHostKey }
+
+// nowhere is the address of no connection.
+type nowhere struct{}
+
+func (nowhere) Network() string { return "tcp" }
+func (nowhere) String() string  { return "0.0.0.0:0" }
