@@ -59,6 +59,9 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"mode":          mode,
 	"guest":         guest,
 	"secret-only":   secretOnly,
+	"ssh-server":    sshServer,
+	"ssh-agent":     sshAgent,
+	"await":         await,
 }
 
 // sealCard makes a card and seals it.

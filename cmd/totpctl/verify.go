@@ -201,6 +201,9 @@ func printReport(o verifyOptions, r verify.Report) error {
 		}
 		return writeStdout(append(text, '\n'))
 	}
+	if r.Count(verify.StatusNotTried) == len(r.Rows) {
+		return nil // the error says it all
+	}
 	var b strings.Builder
 	if err := r.Print(&b); err != nil {
 		return err

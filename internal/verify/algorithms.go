@@ -183,6 +183,11 @@ func classify(lists ...[]string) []Algorithm {
 	return all
 }
 
+// strong leaves out what is weak.
+func strong(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[name] != "" })
+}
+
 // summary counts the classes, and names what is weak.
 func summary(all []Algorithm) (text string, weak bool) {
 	var parts, names []string

@@ -94,23 +94,33 @@ func (t trust) types(host string) []string {
 	return slices.Compact(types)
 }
 
+// preference is by type: a short key that needs no randomness to sign comes
+// first. x/crypto/ssh begins with RSA.
+var preference = []string{
+	ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
+}
+
 // algorithms are those that a client asks for to be shown a key that is known.
-// Certificates are none of them.
+// Certificates are none of them. Weak ones come last, if at all.
 func (t trust) algorithms(host string, weak bool) []string {
-	offered := ssh.SupportedAlgorithms().HostKeys
+	offered := slices.Clone(preference)
+	for _, a := range ssh.SupportedAlgorithms().HostKeys {
+		if !slices.Contains(offered, a) {
+			offered = append(offered, a)
+		}
+	}
 	if weak {
 		offered = append(offered, ssh.InsecureAlgorithms().HostKeys...)
 	}
-	offered = slices.DeleteFunc(offered, func(a string) bool { return strings.Contains(a, "-cert-") })
 	types := t.types(host)
-	if len(types) == 0 {
-		return offered
-	}
 	return slices.DeleteFunc(offered, func(a string) bool {
+		if strings.Contains(a, "-cert-") {
+			return true
+		}
 		if strings.HasPrefix(a, "rsa-sha2-") {
 			a = ssh.KeyAlgoRSA
 		}
-		return !slices.Contains(types, a)
+		return len(types) > 0 && !slices.Contains(types, a)
 	})
 }
 

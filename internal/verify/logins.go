@@ -100,7 +100,13 @@ func (r *run) login(ctx context.Context, keys []ssh.Signer, code string) (dialog
 		d.sent = sentCode
 		return []string{code}, nil
 	}
+	offered := ssh.SupportedAlgorithms()
 	cfg := &ssh.ClientConfig{
+		Config: ssh.Config{
+			KeyExchanges: strong(offered.KeyExchanges),
+			Ciphers:      strong(offered.Ciphers),
+			MACs:         strong(offered.MACs),
+		},
 		User:              r.Target.User,
 		ClientVersion:     clientVersion,
 		HostKeyCallback:   r.checkHostKey,
@@ -131,8 +137,8 @@ func (r *run) login(ctx context.Context, keys []ssh.Signer, code string) (dialog
 	case errors.Is(err, errOtherHostKey):
 		return d, fmt.Errorf("host %q: %w: it shows another host key than a moment ago", r.Target.Addr(), ErrUnreachable)
 	case errors.As(err, &negotiation):
-		return d, fmt.Errorf("host %q: %w: it has only weak algorithms (%s), over which no key and no code is sent",
-			r.Target.Addr(), ErrUnreachable, negotiation.What)
+		return d, fmt.Errorf("host %q: %w: no strong %s in common, and over a weak one neither key nor code is sent; the server has %s",
+			r.Target.Addr(), ErrUnreachable, negotiation.What, list(negotiation.RequestedAlgorithms))
 	case errors.Is(err, ErrUnreachable):
 		return d, err
 	case hungUp(err) && d.sent != sentNothing:

@@ -278,7 +278,7 @@ func TestNothingOverWeakAlgorithms(t *testing.T) {
 	t.Parallel()
 	key := newKey(t)
 	h := &house{key: key.PublicKey(), code: theCode, change: func(_ *house, c *ssh.ServerConfig) {
-		c.Ciphers = []string{"3des-cbc"}
+		c.Ciphers = []string{"3des-cbc"} // sooner than no cipher at all
 	}}
 	r, err := Run(t.Context(), options(listen(t, h.serve), key))
 	show(t, r)
