@@ -184,6 +184,23 @@ func TestVerifyAWrongCode(t *testing.T) {
 	}
 }
 
+// A server that speaks nothing that totpctl does is judged by what it offers.
+func TestVerifyWithoutACommonAlgorithm(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	d, err := m.StartSSHD(t.Context(), "-o", "KexAlgorithms=sntrup761x25519-sha512@openssh.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, s := m.verifyJSON("alice@" + d.Addr())
+	if s.code != 1 || v.Result != "unreachable" || !strings.Contains(v.Error, "sntrup761") || !strings.Contains(s.err, "hint: the rows about what it offers stand") {
+		t.Errorf("exit %d, %s, %s\n%s", s.code, v.Result, v.Error, s.err)
+	}
+	if got, want := v.with("ok"), []string{"kex", "host-key-algorithms", "ciphers", "macs", "strict-kex"}; !slices.Equal(got, want) {
+		t.Errorf("ok: %q, want %q", got, want)
+	}
+}
+
 // Whoever breaks what was baked sees it from outside, in the row it is about.
 func TestVerifyShowsHoles(t *testing.T) {
 	t.Parallel()

@@ -170,10 +170,13 @@ func verifyHost(ctx context.Context, o verifyOptions, name string) error {
 		return errors.New("interrupted")
 	}
 	if errors.Is(err, verify.ErrKnownHosts) {
-		return withHints(reason(err), "--known-hosts FILE names another file")
+		return withHints(err, "--known-hosts FILE names another file")
 	}
 	if perr := printReport(o, report); perr != nil {
 		return perr
+	}
+	if errors.Is(err, verify.ErrAlgorithms) {
+		return withHints(err, "the rows about what it offers stand; try the logins with ssh itself")
 	}
 	if err != nil {
 		return err

@@ -137,8 +137,8 @@ func (r *run) login(ctx context.Context, keys []ssh.Signer, code string) (dialog
 	case errors.Is(err, errOtherHostKey):
 		return d, fmt.Errorf("host %q: %w: it shows another host key than a moment ago", r.Target.Addr(), ErrUnreachable)
 	case errors.As(err, &negotiation):
-		return d, fmt.Errorf("host %q: %w: no strong %s in common, and over a weak one neither key nor code is sent; the server has %s",
-			r.Target.Addr(), ErrUnreachable, negotiation.What, list(negotiation.RequestedAlgorithms))
+		return d, fmt.Errorf("host %q %w that is not weak, and neither key nor code is sent over such: as %s it has %s",
+			r.Target.Addr(), ErrAlgorithms, negotiation.What, list(negotiation.RequestedAlgorithms))
 	case errors.Is(err, ErrUnreachable):
 		return d, err
 	case hungUp(err) && d.sent != sentNothing:

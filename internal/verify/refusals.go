@@ -170,7 +170,7 @@ func (p *probe) conclude(err error, h hello, bad error) error {
 			p.skip("the host key is wrong")
 			return nil
 		}
-		return fmt.Errorf("host %q: %w: no %s in common; the server has %s", p.Target.Addr(), ErrUnreachable,
+		return fmt.Errorf("host %q %w: as %s it has %s", p.Target.Addr(), ErrAlgorithms,
 			negotiation.What, list(negotiation.RequestedAlgorithms))
 	case errors.Is(err, ErrUnreachable):
 		if p.greeted && !p.ended && p.step < len(refusals) {

@@ -169,7 +169,7 @@ func (r *Report) finish(err error) {
 	switch {
 	case err == nil:
 		r.Result = ResultOK
-	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrNotSSH):
+	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrNotSSH), errors.Is(err, ErrAlgorithms):
 		r.Result = ResultUnreachable
 	default:
 		r.Result = ResultFailed

@@ -46,11 +46,16 @@ func listen(t testing.TB, serve func(*server, net.Conn)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return listenOn(t, l, serve)
+}
+
+func listenOn(t testing.TB, l net.Listener, serve func(*server, net.Conn)) *server {
+	t.Helper()
 	s := &server{signer: newKey(t)}
 	s.entry = s.signer.PublicKey().Type() + " " + ssh.FingerprintSHA256(s.signer.PublicKey())
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	host, port, _ := net.SplitHostPort(l.Addr().String())
 	n, _ := strconv.Atoi(port)
-	s.target = Target{User: "alice", Host: "127.0.0.1", Port: n}
+	s.target = Target{User: "alice", Host: host, Port: n}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var open []net.Conn

@@ -45,6 +45,10 @@ var (
 
 	// ErrNotSSH means that what answers is no SSH server.
 	ErrNotSSH = errors.New("is no SSH server")
+
+	// ErrAlgorithms means that there is no encrypted connection between the
+	// server and this program, or only a weak one where a key would be sent.
+	ErrAlgorithms = errors.New("has no algorithm in common with totpctl")
 )
 
 // DefaultTimeout is how long one attempt may take, from the connection to the
@@ -90,7 +94,7 @@ type run struct {
 
 // Run makes the table. Rows that cannot be tried say why.
 //
-// Errors are ErrUnreachable and ErrNotSSH, with a report of what was seen until
+// Errors are ErrUnreachable, ErrNotSSH and ErrAlgorithms, with a report of what was seen until
 // then, ErrKnownHosts, the context's, and those of Keys, Code and Wrong. That a
 // row is wrong is no error: see Report.Result.
 func Run(ctx context.Context, o Options) (Report, error) { return runWith(ctx, o, func(*pace) {}) }
@@ -131,10 +135,9 @@ func (r *run) all(ctx context.Context) error {
 	return r.logins(ctx)
 }
 
-// connect makes one connection. It is in when the server let it in; the error
-// then is nil. Otherwise the error is ErrUnreachable or ErrNotSSH where the
-// server said nothing, and what ended the dialogue where it got as far as that:
-// authentication, which begin is called for.
+// connect makes one connection. The error is nil when the server let it in,
+// ErrUnreachable where nobody answered in time, and otherwise what x/crypto/ssh or
+// a callback ended the dialogue with.
 func (r *run) connect(ctx context.Context, cfg *ssh.ClientConfig, rec *recorder) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()

@@ -5,8 +5,10 @@ package verify
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -98,6 +100,33 @@ func TestAGoodServer(t *testing.T) {
 	}
 	if a := r.Algorithms; a == nil || !a.StrictKex || len(a.Kex) == 0 || a.Kex[0].Class != PostQuantum || len(a.Ciphers) == 0 || len(a.MACs) == 0 {
 		t.Errorf("algorithms %+v", a)
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	key := newKey(t)
+	h := &house{key: key.PublicKey(), code: theCode}
+	s := listenOn(t, l, h.serve)
+	name := filepath.Join(t.TempDir(), "known_hosts")
+	line := knownhosts.Line([]string{knownhosts.Normalize(s.target.Addr())}, s.signer.PublicKey())
+	if err := os.WriteFile(name, []byte(line+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options(s, key)
+	o.HostKeys, o.KnownHosts = nil, []string{name}
+	o.Target, err = ParseTarget(s.target.String())
+	if err != nil || o.Target != s.target {
+		t.Fatalf("%+v, %v", o.Target, err)
+	}
+	r, err := Run(t.Context(), o)
+	show(t, r)
+	if err != nil || r.Result != ResultOK || r.HostKey.VerifiedBy != "known_hosts" || r.status(rowSameCode) != StatusOK {
+		t.Errorf("%v, %s", err, r.Result)
 	}
 }
 
@@ -232,6 +261,8 @@ func TestHoles(t *testing.T) {
 		}}, []string{rowNothing, rowPassword}, 2},
 		{"code alone", &house{change: func(h *house, c *ssh.ServerConfig) { c.KeyboardInteractiveCallback = h.ask }}, []string{rowNothing, rowCodeAlone}, 2},
 		{"another key", &house{key: newKey(t).PublicKey()}, []string{rowKeyAlone}, 0},
+		{"another key, and code alone", &house{key: newKey(t).PublicKey(), change: func(h *house, c *ssh.ServerConfig) { c.KeyboardInteractiveCallback = h.ask }},
+			[]string{rowNothing, rowCodeAlone, rowKeyAlone}, 0},
 		{"key, then password", &house{change: func(h *house, c *ssh.ServerConfig) {
 			c.PublicKeyCallback = func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
 				if string(k.Marshal()) != string(h.key.Marshal()) {
@@ -246,6 +277,11 @@ func TestHoles(t *testing.T) {
 			c.KeyExchanges = []string{"curve25519-sha256", "diffie-hellman-group14-sha1"}
 		}}, []string{rowKex, rowCiphers, rowMACs}, 2},
 		{"two attempts on a connection", &house{maxTries: 2}, nil, 2},
+	}
+	seen := map[string]string{
+		"key alone":          "in",
+		"another key":        "out, the key is not taken",
+		"key, then password": "out, wants password",
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -266,6 +302,9 @@ func TestHoles(t *testing.T) {
 			if got := h.answered(); len(got) != tt.codes {
 				t.Errorf("the server was given %q, want %d answers", got, tt.codes)
 			}
+			if want, ok := seen[tt.name]; ok && !slices.ContainsFunc(r.Rows, func(row Row) bool { return row.ID == rowKeyAlone && row.Seen == want }) {
+				t.Errorf("of the key it is not said: %s", want)
+			}
 			if (r.Result == ResultWrong) != (len(tt.wrong) > 0) || r.CodeAttempts > 2 || s.accepted.Load() > 3 {
 				t.Errorf("%s, %d attempts, %d connections", r.Result, r.CodeAttempts, s.accepted.Load())
 			}
@@ -277,16 +316,25 @@ func TestHoles(t *testing.T) {
 func TestNothingOverWeakAlgorithms(t *testing.T) {
 	t.Parallel()
 	key := newKey(t)
-	h := &house{key: key.PublicKey(), code: theCode, change: func(_ *house, c *ssh.ServerConfig) {
-		c.Ciphers = []string{"3des-cbc"} // sooner than no cipher at all
-	}}
-	r, err := Run(t.Context(), options(listen(t, h.serve), key))
-	show(t, r)
-	if !errors.Is(err, ErrUnreachable) || r.Result != ResultWrong || len(h.answered()) > 0 || r.CodeAttempts > 0 {
-		t.Errorf("%v, %s, answers %q", err, r.Result, h.answered())
-	}
-	if r.status(rowCiphers) != StatusWrong || r.status(rowPassword) != StatusOK {
-		t.Error("the server was not looked at")
+	for row, change := range map[string]func(*ssh.ServerConfig){
+		rowKex:     func(c *ssh.ServerConfig) { c.KeyExchanges = []string{"diffie-hellman-group14-sha1"} },
+		rowCiphers: func(c *ssh.ServerConfig) { c.Ciphers = []string{"3des-cbc"} },
+		rowMACs: func(c *ssh.ServerConfig) {
+			c.Ciphers, c.MACs = []string{"aes128-ctr"}, []string{"hmac-sha1"} // which x/crypto/ssh takes for good
+		},
+	} {
+		t.Run(row, func(t *testing.T) {
+			t.Parallel()
+			h := &house{key: key.PublicKey(), code: theCode, change: func(_ *house, c *ssh.ServerConfig) { change(c) }}
+			r, err := Run(t.Context(), options(listen(t, h.serve), key))
+			show(t, r)
+			if !errors.Is(err, ErrAlgorithms) || r.Result != ResultWrong || len(h.answered()) > 0 || r.CodeAttempts > 0 {
+				t.Errorf("%v, %s, answers %q", err, r.Result, h.answered())
+			}
+			if !slices.Equal(r.wrongRows(), []string{row}) || r.status(rowPassword) != StatusOK || r.status(rowKeyAlone) != StatusNotTried {
+				t.Error("the server was not looked at, or given a key")
+			}
+		})
 	}
 }
 
@@ -365,6 +413,34 @@ func TestHangsAtTheCode(t *testing.T) {
 	show(t, r)
 	if !errors.Is(err, ErrUnreachable) || r.Result != ResultUnreachable || r.status(rowKeyAlone) != StatusOK || r.status(rowKeyCode) != StatusNotTried || r.CodeAttempts != 1 {
 		t.Errorf("%v, %s, %d attempts", err, r.Result, r.CodeAttempts)
+	}
+}
+
+// What no server in this process does: it asks by a method that it does not offer.
+func TestAskedWithoutAnOffer(t *testing.T) {
+	t.Parallel()
+	p := &probe{run: &run{report: newReport(Target{})}, step: slices.IndexFunc(refusals, func(s refusal) bool { return s.row == rowCodeAlone })}
+	p.asked = []string{"Password: "}
+	if _, err := p.next(&ssh.ClientAuthContext{AllowedMethods: []string{publicKey}}); !errors.Is(err, errEnough) {
+		t.Errorf("it goes on: %v", err)
+	}
+	if got := p.report.wrongRows(); !slices.Equal(got, []string{rowCodeAlone}) || !p.ended {
+		t.Errorf("wrong rows %q", got)
+	}
+}
+
+func TestShortHostKey(t *testing.T) {
+	t.Parallel()
+	for bits, want := range map[uint]Status{1024: StatusWrong, 2047: StatusWrong, 2048: StatusOK} {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		key, err := ssh.NewPublicKey(&rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &run{report: newReport(Target{}), trust: trust{card: []string{"ssh-rsa " + ssh.FingerprintSHA256(key)}}}
+		if err := r.checkHostKey("", nowhere{}, key); err != nil || r.report.status(rowHostKey) != want {
+			t.Errorf("%d bits: %v, %s, want %s", bits, err, r.report.status(rowHostKey), want)
+		}
 	}
 }
 
