@@ -184,6 +184,34 @@ func TestVerifyAWrongCode(t *testing.T) {
 	}
 }
 
+// An account at its rate limit refuses before it asks; that is said, and not tried
+// again.
+func TestVerifyAtTheRateLimit(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	cards := m.firstBoot()
+	server := m.serve(cards["alice"])
+	a := m.account("alice", cards)
+	wrong, err := a.Codes.Wrong()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		try := login.Try{User: "alice", Key: a.Key, Methods: []string{login.PublicKey, login.KeyboardInteractive}, Answers: []string{wrong}}
+		if r := (login.Go{}).Login(t.Context(), server, try); r.Outcome != login.Refused {
+			t.Fatal(r)
+		}
+	}
+	alice := m.img.people["alice"]
+	v, s := m.verifyJSON("-i", alice.key.File, "--card", m.envelope("alice"), "-I", alice.identity, "--wrong-code", fmt.Sprintf("%s:%d", server.Host, server.Port))
+	if got := v.with("wrong"); s.code != 1 || !slices.Equal(got, []string{"prompt"}) || v.CodeAttempts != 1 {
+		t.Errorf("exit %d, wrong %q, %d attempts", s.code, got, v.CodeAttempts)
+	}
+	if !strings.Contains(s.out, "too many attempts") {
+		t.Error("the rate limit is not named")
+	}
+}
+
 // A server that speaks nothing that totpctl does is judged by what it offers.
 func TestVerifyWithoutACommonAlgorithm(t *testing.T) {
 	t.Parallel()
