@@ -23,14 +23,6 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
-// trixie has an OpenSSH with PerSourcePenalties (9.8 and newer).
-var trixie = rootfs.Recipe{
-	Name:     "Debian 13",
-	Suite:    "trixie",
-	Include:  rootfs.Debian12.Include,
-	Prefetch: rootfs.Debian12.Prefetch,
-}
-
 // byHand is the configuration that this test needs, without bake: the defaults of
 // OpenSSH stay, and with them its penalties.
 const byHand = `
@@ -46,7 +38,7 @@ func TestVerifyKeepsBelowThePenalties(t *testing.T) {
 	t.Parallel()
 	needLab(t)
 	ctx := t.Context()
-	root, err := rootfs.New(ctx, rootfs.Options{Recipe: trixie, Log: os.Stderr})
+	root, err := rootfs.New(ctx, rootfs.Options{Recipe: rootfs.Debian13, Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
