@@ -16,12 +16,23 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 )
 
-// The whole way by the agent alone: bake, first boot, envelope, login.
+// The whole way by the agent alone on each Debian: bake, first boot, envelope,
+// login.
 func TestBakeEnrollDeliverLogin(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
+	for _, r := range rootfs.Debians {
+		t.Run(r.Suite, func(t *testing.T) {
+			t.Parallel()
+			testBakeEnrollDeliverLogin(t, r)
+		})
+	}
+}
+
+func testBakeEnrollDeliverLogin(t *testing.T, r rootfs.Recipe) {
+	m := newMachineOf(t, r)
 	if got := m.ok("check").out; strings.Contains(got, "critical") {
 		t.Errorf("check of a fresh image: %s", got)
 	}
@@ -55,7 +66,16 @@ func TestBakeEnrollDeliverLogin(t *testing.T) {
 // Every verb run twice changes nothing the second time.
 func TestTwiceChangesNothing(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
+	for _, r := range rootfs.Debians {
+		t.Run(r.Suite, func(t *testing.T) {
+			t.Parallel()
+			testTwiceChangesNothing(t, r)
+		})
+	}
+}
+
+func testTwiceChangesNothing(t *testing.T, r rootfs.Recipe) {
+	m := newMachineOf(t, r)
 	before := snapshot(t, m.Dir())
 	if _, err := bakeRoot(t.Context(), m.Root, m.img.policy); err != nil {
 		t.Fatal(err)

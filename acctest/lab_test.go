@@ -38,12 +38,13 @@ const (
 // a baked root, each made once.
 type work struct {
 	dir   string
-	agent func() (string, error) // path of the built agent
-	image func() (*image, error)
+	agent func() (string, error)            // path of the built agent
+	image map[string]func() (*image, error) // by the suite
 }
 
 // image is a root before and after bake, on which nobody is enrolled; tests clone it.
 type image struct {
+	recipe rootfs.Recipe
 	raw    *rootfs.Root // with its accounts, as a build finds it
 	root   *rootfs.Root // baked
 	policy string
@@ -71,7 +72,10 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		lab = work{dir: dir}
 		lab.agent = sync.OnceValues(func() (string, error) { return buildAgent(dir) })
-		lab.image = sync.OnceValues(func() (*image, error) { return newImage(dir) })
+		lab.image = map[string]func() (*image, error){}
+		for _, r := range rootfs.Debians {
+			lab.image[r.Suite] = sync.OnceValues(func() (*image, error) { return newImage(filepath.Join(dir, r.Suite), r) })
+		}
 		return m.Run() // the image's namespaces end with this process
 	}())
 }
@@ -135,9 +139,12 @@ func newPerson(dir, name string, enrolled bool) (*person, error) {
 	return p, os.WriteFile(p.identity, []byte(identity+"\n"), 0o600)
 }
 
-func newImage(dir string) (*image, error) {
+func newImage(dir string, recipe rootfs.Recipe) (*image, error) {
 	ctx := context.Background()
-	img := &image{people: map[string]*person{}}
+	img := &image{recipe: recipe, people: map[string]*person{}}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
 	for name, enrolled := range map[string]bool{"root": false, "alice": true, "bob": true, "carol": false} {
 		p, err := newPerson(dir, name, enrolled)
 		if err != nil {
@@ -170,7 +177,7 @@ func policyFor(people ...*person) string {
 
 // rawRoot is the image before bake, with its accounts.
 func rawRoot(ctx context.Context, img *image) (*rootfs.Root, error) {
-	root, err := rootfs.New(ctx, rootfs.Options{Log: os.Stderr})
+	root, err := rootfs.New(ctx, rootfs.Options{Recipe: img.recipe, Log: os.Stderr})
 	if err != nil {
 		return nil, err
 	}
@@ -230,8 +237,13 @@ type machine struct {
 // own, on which nothing has run yet.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	return newMachineOf(t, rootfs.Debian12)
+}
+
+func newMachineOf(t *testing.T, r rootfs.Recipe) *machine {
+	t.Helper()
 	needLab(t)
-	img, err := lab.image()
+	img, err := lab.image[r.Suite]()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,8 +259,13 @@ const newMachineID = "tr -dc 0-9a-f </dev/urandom | head -c 32 >/etc/machine-id 
 // newGuest starts a clone of the root before bake, for a build.
 func newGuest(t *testing.T) *machine {
 	t.Helper()
+	return newGuestOf(t, rootfs.Debian12)
+}
+
+func newGuestOf(t *testing.T, r rootfs.Recipe) *machine {
+	t.Helper()
 	needLab(t)
-	img, err := lab.image()
+	img, err := lab.image[r.Suite]()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +408,7 @@ func (m *machine) list(dir string) []string {
 // this test trusts what the owner would.
 func (m *machine) serve(c card.Card) login.Server {
 	m.t.Helper()
-	s, err := m.StartSSHD(m.t.Context())
+	s, err := m.StartSSHD(m.t.Context(), m.patient()...)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -410,6 +427,16 @@ func (m *machine) serve(c card.Card) login.Server {
 		server.HostKeys = append(server.HostKeys, key)
 	}
 	return server
+}
+
+// patient are options for an sshd that many refusals come to from one address:
+// from OpenSSH 9.8 on it would stop to listen.
+func (m *machine) patient() []string {
+	m.t.Helper()
+	if !strings.Contains(m.must("/usr/sbin/sshd", "-T"), "\npersourcepenalties ") {
+		return nil
+	}
+	return []string{"-o", "PerSourcePenalties=no"}
 }
 
 // account is a person with the codes of a card, or none.
