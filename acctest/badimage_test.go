@@ -32,7 +32,7 @@ func TestCheckReportsABadImage(t *testing.T) {
 		{"module removed", `dpkg --force-depends --remove libpam-google-authenticator`, "pam-module", "pam_google_authenticator.so", "critical"},
 		{"drop-in gone", `rm /etc/ssh/sshd_config.d/00-00-totp.conf`, "", "00-00-totp.conf", "critical"},
 		{"drop-in open to all", `chmod 0666 /etc/ssh/sshd_config.d/00-00-totp.conf`, "file-mode", "00-00-totp.conf", ""},
-		{"one sorts before", `echo 'AuthenticationMethods publickey' >/etc/ssh/sshd_config.d/00-00-a.conf`, "", "/etc/ssh/", "critical"},
+		{"one sorts before", `sed -i '/^Include.*00-00-totp/d' /etc/ssh/sshd_config; echo 'AuthenticationMethods publickey' >/etc/ssh/sshd_config.d/00-00-a.conf`, "", "/etc/ssh/", "critical"},
 		{"Match ahead of the Include", `sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},
 		{"no Include", `sed -i '/^Include/d' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},
 		{"UsePAM no ahead", `sed -i '1i UsePAM no' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},

@@ -36,6 +36,7 @@ var data = map[string]any{
 		MatchAll:   []templates.Setting{{Keyword: "KbdInteractiveAuthentication", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive"}},
 		Notice:     "/run/totp-agent/sshd-notice.conf",
 	},
+	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
 	"etc/systemd/system-preset/00-totp.preset":       nil,
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
 	"etc/systemd/system/ssh@.service.d/00-totp.conf": nil,

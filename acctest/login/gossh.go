@@ -57,8 +57,9 @@ func (r *Result) goLogin(ctx context.Context, s Server, t Try) error {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	c, chans, reqs, err := ssh.NewClientConn(conn, addr, r.goConfig(s, t))
 	if err != nil {
-		// The package has no error value for this.
-		if strings.Contains(err.Error(), "unable to authenticate") || errors.Is(err, errAsked) {
+		// The package has no error value for this. Message 51 is the server's
+		// USERAUTH_FAILURE, RFC 4252, where a prompt was waited for.
+		if strings.Contains(err.Error(), "unable to authenticate") || strings.Contains(err.Error(), "unexpected message type 51 ") || errors.Is(err, errAsked) {
 			return fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return err

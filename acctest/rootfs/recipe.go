@@ -26,13 +26,13 @@ type Recipe struct {
 	Name     string   // for people
 	Suite    string   // Debian release, by its code name
 	Include  []string // packages on top of apt's own
-	Prefetch []string // packages whose files lie in apt's cache, not installed
+	Prefetch []string // packages whose files lie in apt's cache, installed or not
 }
 
 // Debian11, Debian12 and Debian13 are servers as they are before bake: sshd,
-// sudo, systemd's files. The PAM module is not installed; its package lies in
-// apt's cache, so that a root installs the real thing without waiting for a
-// mirror.
+// sudo, systemd's files. The PAM module and cloud-init are not installed; their
+// packages lie in apt's cache, so that a root installs the real thing without
+// waiting for a mirror.
 var (
 	Debian11 = debian("11", "bullseye")
 	Debian12 = debian("12", "bookworm")
@@ -47,7 +47,7 @@ func debian(version, suite string) Recipe {
 		Name:     "Debian " + version,
 		Suite:    suite,
 		Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
-		Prefetch: []string{"libpam-google-authenticator"},
+		Prefetch: []string{"libpam-google-authenticator", "openssh-server", "libpam-runtime", "cloud-init"},
 	}
 }
 
@@ -112,7 +112,7 @@ func (r Recipe) args(out string) []string {
 		"--customize-hook=chroot \"$1\" apt-get clean",
 	}
 	if len(r.Prefetch) > 0 {
-		args = append(args, "--customize-hook=chroot \"$1\" apt-get --yes --download-only install "+strings.Join(r.Prefetch, " "))
+		args = append(args, "--customize-hook=chroot \"$1\" apt-get --yes --download-only --reinstall install "+strings.Join(r.Prefetch, " "))
 	}
 	return append(args, r.Suite, out)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 // The verbs of an image.
@@ -65,10 +66,14 @@ var errFindings = errors.New("this image does not hold what its bake promised")
 
 func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
+	repair := fs.Bool("repair", false, "put back what an update of a package took from PAM, and print nothing else")
 	return func(e env, args []string) error {
 		t, err := e.openNone(args)
 		if err != nil {
 			return err
+		}
+		if *repair {
+			return e.repair(t)
 		}
 		findings, err := bake.Check(e, t)
 		if err != nil {
@@ -96,6 +101,15 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 		}
 		return nil
 	}
+}
+
+// repair says something only where there was something to do.
+func (e env) repair(t *target.Target) error {
+	changed, err := bake.Repair(t)
+	if changed {
+		fmt.Fprintf(e.err, "totp-agent: %s: put the line back that asks for the code\n", target.PAMService)
+	}
+	return err
 }
 
 // wrong counts the findings that are not only notices.

@@ -31,6 +31,12 @@ func enrollVerb(*flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
+		// An update may have taken the line of the PAM file that asks for a code. It
+		// has to be there before sshd; whatever keeps it out is no reason to leave
+		// users without their enrollment.
+		if err := e.repair(t); err != nil {
+			fmt.Fprintf(e.err, "totp-agent: %v\n", err)
+		}
 		o := e.options()
 		if c, err := openConsole(); err == nil {
 			defer c.Close()

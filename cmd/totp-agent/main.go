@@ -44,7 +44,7 @@ type verb struct {
 
 var verbs = []verb{
 	{"bake", "--policy FILE", "make this system an image that demands key and code", true, bakeVerb},
-	{"check", "[--json]", "tell whether the bake's work still stands", true, checkVerb},
+	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, checkVerb},
 	{"clean", "", "remove the agent's own state, so that no secret is in an image", true, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},

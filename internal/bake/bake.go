@@ -120,6 +120,7 @@ func (b *baker) run(ctx context.Context) (*Report, error) {
 		{"policy", b.policy},
 		{"pam", b.pam},
 		{"sshd", b.sshd},
+		{"sshd_config", b.include},
 		{"moduli", b.moduli},
 		{"units", b.units},
 		{"verify", b.verify},

@@ -235,14 +235,6 @@ func TestRunRefuses(t *testing.T) {
 		{"an include that authenticates", func(m *machine) {
 			m.put("/etc/pam.d/common-account", "# local\nauth sufficient pam_permit.so\n", 0o644)
 		}, ErrPAM, "/etc/pam.d/common-account:2"},
-		{"no Include", func(m *machine) { m.edit(target.SSHDConfig, "Include ", "#Include ") }, ErrSSHDConfig, target.SSHDConfig},
-		{"a Match block first", func(m *machine) {
-			m.edit(target.SSHDConfig, "Include ", "Match User bob\n  X11Forwarding no\nInclude ")
-		}, ErrSSHDConfig, "Match User bob"},
-		{"a keyword first", func(m *machine) {
-			m.edit(target.SSHDConfig, "Include ", "PasswordAuthentication yes\nInclude ")
-		}, ErrSSHDConfig, "PasswordAuthentication yes"},
-		{"a drop-in first", func(m *machine) { m.put("/etc/ssh/sshd_config.d/00-00-a.conf", "", 0o644) }, ErrSSHDConfig, "00-00-a.conf"},
 		{"sshd started otherwise", func(m *machine) { m.edit(unit, "sshd -D $SSHD_OPTS", "sshd -D -f /etc/my_sshd_config") }, ErrUnit, unit},
 		{"a drop-in that starts sshd", func(m *machine) {
 			m.put("/etc/systemd/system/ssh.service.d/zz.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o UsePAM=no\n", 0o644)
@@ -265,6 +257,51 @@ func TestRunRefuses(t *testing.T) {
 			}
 			if d := before.diff(snapshot(t, m.Root(), false)); d != nil {
 				t.Errorf("not restored:\n%s", strings.Join(d, "\n"))
+			}
+		})
+	}
+}
+
+// Whatever stands in sshd_config, and whatever sorts before our file, sshd reads
+// ours first; the rest of the file stays as it is.
+func TestRunIncludes(t *testing.T) {
+	for name, damage := range map[string]func(m *machine){
+		"stock":      func(*machine) {},
+		"no Include": func(m *machine) { m.edit(target.SSHDConfig, "Include ", "#Include ") },
+		"a Match block first": func(m *machine) {
+			m.edit(target.SSHDConfig, "Include ", "Match User bob\n  X11Forwarding no\nInclude ")
+		},
+		"a keyword first": func(m *machine) { m.edit(target.SSHDConfig, "Include ", "PasswordAuthentication yes\nInclude ") },
+		"a drop-in first": func(m *machine) { m.put("/etc/ssh/sshd_config.d/00-00-a.conf", "", 0o644) },
+		"another mode":    func(m *machine) { m.must(m.Chmod(target.SSHDConfig, 0o600)) },
+		"empty":           func(m *machine) { m.put(target.SSHDConfig, "", 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			damage(m)
+			before := m.read(target.SSHDConfig)
+			mode, _ := m.Stat(target.SSHDConfig)
+			m.bake()
+			got := m.read(target.SSHDConfig)
+			if !strings.HasPrefix(got, topComment+"\n"+topInclude+"\n") || strings.TrimPrefix(got, topComment+"\n"+topInclude+"\n\n") != strings.TrimLeft(before, "\n") {
+				t.Errorf("got %.300q", got)
+			}
+			if fi, _ := m.Stat(target.SSHDConfig); fi.Mode() != mode.Mode() {
+				t.Errorf("mode %v, want %v", fi.Mode(), mode.Mode())
+			}
+			m.bake()
+			if again := m.read(target.SSHDConfig); again != got {
+				t.Errorf("the second bake made %.300q", again)
+			}
+			if findings, err := Check(t.Context(), m.Target); err != nil || len(findings) > 0 {
+				t.Errorf("%q, %v", ids(findings), err)
+			}
+			// Somebody's line above ours is moved below it, and ours is there once.
+			m.put(target.SSHDConfig, "Port 2222\n"+got, mode.Mode().Perm())
+			m.bake()
+			if again := m.read(target.SSHDConfig); !strings.HasPrefix(again, topComment+"\n"+topInclude+"\n\nPort 2222\n") || strings.Count(again, topInclude) != 1 {
+				t.Errorf("below a line of somebody's: %.300q", again)
 			}
 		})
 	}

@@ -56,7 +56,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	c.agent()
 	c.pam()
 	c.pamState()
-	c.problems(configProblems(t), Critical)
+	c.config()
 	c.problems(f.unitProblems(t), Critical)
 	if !t.IsRegular(target.SSHD) {
 		c.add(Critical, "sshd-missing", target.SSHD, "is missing", "install "+f.sshPackage)
@@ -91,6 +91,16 @@ func (c *checker) add(s Severity, id, path, what, fix string) {
 func (c *checker) problems(ps problems, s Severity) {
 	for _, p := range ps {
 		c.add(s, p.id, p.path, p.what, p.fix)
+	}
+}
+
+// config looks at what sshd reads before our file. Where nothing of it is in
+// the way, a lost Include of ours is made good by the one of the directory.
+func (c *checker) config() {
+	ps := configProblems(c.t)
+	c.problems(ps, Critical)
+	if b, err := c.t.ReadFile(target.SSHDConfig); err == nil && len(ps) == 0 && !includesFirst(string(b)) {
+		c.add(Degraded, "sshd-include", target.SSHDConfig, fmt.Sprintf("does not begin with %q", topInclude), bakeAgain)
 	}
 }
 

@@ -45,6 +45,7 @@ func TestCheck(t *testing.T) {
 		socket   = units + "ssh.socket"
 		state    = target.PAMStateDir
 		tampered = "00-00-a.conf"
+		top      = topComment + "\n" + topInclude + "\n\n"
 	)
 	for _, test := range []struct {
 		name   string
@@ -89,10 +90,15 @@ func TestCheck(t *testing.T) {
 
 		{"no sshd", remove(target.SSHD), []string{"sshd-missing " + target.SSHD}},
 		{"no sshd_config", remove(target.SSHDConfig), []string{"sshd-config " + target.SSHDConfig}},
-		{"no Include", edit(target.SSHDConfig, "Include ", "#Include "), []string{"sshd-no-include " + target.SSHDConfig}},
-		{"a Match block first", edit(target.SSHDConfig, "Include ", "Match User *\nInclude "), []string{"sshd-match-before " + target.SSHDConfig + ":12"}},
-		{"a keyword first", edit(target.SSHDConfig, "Include ", "UsePAM no\nInclude "), []string{"sshd-keyword-before " + target.SSHDConfig + ":12"}},
-		{"a drop-in first", func(m *machine) { m.put("/etc/ssh/sshd_config.d/"+tampered, "", 0o600) }, []string{"sshd-dropin-before /etc/ssh/sshd_config.d/" + tampered}},
+		{"Include lost", edit(target.SSHDConfig, top, ""), []string{"sshd-include " + target.SSHDConfig}},
+		{"no Include at all", edit(target.SSHDConfig, "Include ", "#Include "), []string{"sshd-no-include " + target.SSHDConfig}},
+		{"a Match block first", edit(target.SSHDConfig, top, "Match User *\n"), []string{"sshd-match-before " + target.SSHDConfig + ":1"}},
+		{"a keyword first", edit(target.SSHDConfig, top, "UsePAM no\n"), []string{"sshd-keyword-before " + target.SSHDConfig + ":1"}},
+		{"a drop-in first", func(m *machine) { m.put("/etc/ssh/sshd_config.d/"+tampered, "", 0o600) }, nil},
+		{"a drop-in first, and the Include lost", func(m *machine) {
+			m.put("/etc/ssh/sshd_config.d/"+tampered, "", 0o600)
+			m.edit(target.SSHDConfig, top, "")
+		}, []string{"sshd-dropin-before /etc/ssh/sshd_config.d/" + tampered}},
 		{"no drop-in", remove(target.SSHDDropIn), []string{"file-missing " + target.SSHDDropIn}},
 		{"drop-in altered", edit(target.SSHDDropIn, "AllowTcpForwarding no", "AllowTcpForwarding yes"), []string{"file-altered " + target.SSHDDropIn}},
 		{"drop-in readable", chmod(target.SSHDDropIn, 0o644), []string{"file-mode " + target.SSHDDropIn}},

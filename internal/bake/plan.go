@@ -47,7 +47,11 @@ var templateFiles = []struct {
 	{sshUnitDropIn, 0o644},
 	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
+	{dpkgHook, 0o644},
 }
+
+// dpkgHook is for systems with dpkg.
+const dpkgHook = target.DpkgConfigDir + "/totp-agent"
 
 // sshTemplateDropIn is named as in the first system of the table; the others
 // have it beside their own template unit.
@@ -77,6 +81,9 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	}
 	p := &plan{dirs: dirs, files: []file{{path: target.SSHDDropIn, mode: 0o600, data: conf}}}
 	for _, tf := range templateFiles {
+		if tf.path == dpkgHook && !f.dpkg {
+			continue
+		}
 		var data any = templates.Agent{
 			Program:     target.AgentPath,
 			PAMStateDir: target.PAMStateDir,

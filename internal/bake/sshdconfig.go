@@ -4,6 +4,7 @@
 package bake
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -36,6 +37,57 @@ func (ps problems) err() error {
 	return errors.Join(errs...)
 }
 
+// The lines at the top of sshd_config. Its own Include of the whole directory
+// would do, were it not for what others may put ahead of it, or into a file that
+// sorts before ours: a Match block there would be the first that matches.
+const (
+	topComment = "# totp-agent: these settings come before everything else."
+	topInclude = "Include " + target.SSHDDropIn
+)
+
+// withInclude puts the line that includes our file at the top of sshd_config,
+// and nowhere else.
+func withInclude(text string) string {
+	if includesFirst(text) {
+		return text
+	}
+	var rest strings.Builder
+	for line := range strings.Lines(text) {
+		if l := strings.TrimSpace(line); l != topComment && l != topInclude {
+			rest.WriteString(line)
+		}
+	}
+	return topComment + "\n" + topInclude + "\n\n" + strings.TrimLeft(rest.String(), "\n")
+}
+
+// includesFirst tells whether the first directive includes our file.
+func includesFirst(text string) bool {
+	for line := range strings.Lines(text) {
+		if keyword, args := sshdDirective(line); keyword != "" {
+			return keyword == "include" && len(args) > 0 && args[0] == target.SSHDDropIn
+		}
+	}
+	return false
+}
+
+// include makes sure that sshd reads our file first.
+func (b *baker) include(context.Context) (string, error) {
+	text, err := b.t.ReadFile(target.SSHDConfig)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w; reinstall %s", ErrSSHDConfig, err, b.facts.sshPackage)
+	}
+	want := withInclude(string(text))
+	if want == string(text) {
+		return target.SSHDConfig + said(false), nil
+	}
+	fi, err := b.t.Stat(target.SSHDConfig)
+	if err != nil {
+		return "", err
+	}
+	_, err = b.journal.write(target.SSHDConfig, []byte(want), fi.Mode().Perm())
+	return target.SSHDConfig + said(true), err
+}
+
 // configProblems looks for everything that sshd reads before our file.
 func configProblems(t *target.Target) problems {
 	b, err := t.ReadFile(target.SSHDConfig)
@@ -44,6 +96,9 @@ func configProblems(t *target.Target) problems {
 			id: "sshd-config", path: target.SSHDConfig, what: err.Error(), err: ErrSSHDConfig,
 			fix: "reinstall openssh-server",
 		}}
+	}
+	if includesFirst(string(b)) {
+		return nil
 	}
 	ps := mainFileProblems(string(b), allKeywords())
 	entries, err := t.ReadDir(target.SSHDDropInDir)

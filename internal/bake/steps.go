@@ -38,7 +38,7 @@ func (b *baker) directories(context.Context) (string, error) {
 
 // paths are all files that bake writes.
 func (p *plan) paths() []string {
-	paths := []string{target.AgentPath, target.ImagePolicy, target.PAMService, target.Report}
+	paths := []string{target.AgentPath, target.ImagePolicy, target.PAMService, target.SSHDConfig, target.Report}
 	for _, f := range p.files {
 		paths = append(paths, f.path)
 	}

@@ -28,6 +28,8 @@ type system struct {
 	sshdStart, sshdRest string
 	sshUnit             string // the distribution's unit
 	sshTemplate         string // its unit for one sshd a connection, by ssh.socket
+
+	dpkg bool // its packages are dpkg's
 }
 
 var systems = []system{
@@ -46,6 +48,7 @@ func debian(version, template string) system {
 		sshdRest:    "$SSHD_OPTS",
 		sshUnit:     target.SystemdVendorDir + "/" + target.SSHService,
 		sshTemplate: template,
+		dpkg:        true,
 	}
 }
 
@@ -112,7 +115,7 @@ func (b *baker) system(context.Context) (string, error) {
 // that would break the bake.
 func (b *baker) understand() []error {
 	_, _, pam := b.facts.pamFile(b.t)
-	return []error{pam, configProblems(b.t).err(), b.facts.unitProblems(b.t).err()}
+	return []error{pam, b.facts.unitProblems(b.t).err()}
 }
 
 // version asks sshd who it is and makes the plan of all files.

@@ -111,11 +111,12 @@ const (
 
 // Commands.
 const (
-	SSHD        = "/usr/sbin/sshd"
-	SSH         = "/usr/bin/ssh"
-	SSHKeygen   = "/usr/bin/ssh-keygen"
-	AptGet      = "/usr/bin/apt-get"
-	DpkgQuery   = "/usr/bin/dpkg-query"
-	Systemctl   = "systemctl"
-	commandDirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	SSHD          = "/usr/sbin/sshd"
+	SSH           = "/usr/bin/ssh"
+	SSHKeygen     = "/usr/bin/ssh-keygen"
+	AptGet        = "/usr/bin/apt-get"
+	DpkgQuery     = "/usr/bin/dpkg-query"
+	DpkgConfigDir = "/etc/dpkg/dpkg.cfg.d"
+	Systemctl     = "systemctl"
+	commandDirs   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
