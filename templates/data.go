@@ -39,4 +39,5 @@ type Agent struct {
 	PAMStateDir string
 	StateDir    string // absolute
 	RunDir      string // relative to /run
+	CleanMark   string // the file that says that an image is to be cleaned still
 }

@@ -23,6 +23,7 @@ var agent = templates.Agent{
 	PAMStateDir: "/var/lib/google-authenticator",
 	StateDir:    "/var/lib/totp-agent",
 	RunDir:      "totp-agent",
+	CleanMark:   "/var/lib/totp-agent/clean.json",
 }
 
 var data = map[string]any{
@@ -41,6 +42,8 @@ var data = map[string]any{
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
 	"etc/systemd/system/ssh@.service.d/00-totp.conf": nil,
 	"etc/systemd/system/totp-agent.service":          agent,
+	"etc/systemd/system/totp-clean.service":          agent,
+	"etc/systemd/system/totp-hostkeys.service":       nil,
 	"etc/systemd/system/totp-deliver.service":        agent,
 	"etc/systemd/system/totp-deliver.timer":          agent,
 }

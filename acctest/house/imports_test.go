@@ -20,10 +20,11 @@ var may = map[string][]string{
 	".":                   {"provisioner/totp", "datasource/userdata", "version"},
 	"provisioner/totp":    {"cloudinit", "internal/policy", "internal/agentbin"},
 	"datasource/userdata": {"cloudinit", "internal/policy", "internal/agentbin"},
-	"cmd/totp-agent":      {"internal/bake", "internal/enroll", "internal/deliver", "internal/policy", "internal/target", "secrets/seal", "version"},
+	"cmd/totp-agent":      {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/target", "secrets/seal", "version"},
 	"cmd/totpctl":         {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/verify", "internal/agentbin", "version"},
 
-	"internal/bake":            {"secrets/...", "templates", "internal/policy", "internal/target", "version"},
+	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/target", "version"},
+	"internal/clean":           {"internal/policy", "internal/target"},
 	"internal/enroll":          {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver", "version"},
 	"internal/deliver":         {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver/console", "internal/deliver/frame"},
 	"internal/deliver/console": {"internal/deliver/frame"},

@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/clean"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
@@ -123,12 +124,46 @@ func wrong(findings []bake.Finding) int {
 	return n
 }
 
-func cleanVerb(*flag.FlagSet) func(env, []string) error {
+func cleanVerb(fs *flag.FlagSet) func(env, []string) error {
+	report := fs.Bool("report", false, "print the build report with what was removed and what is left, as JSON")
+	look := fs.Bool("check", false, "remove nothing, and tell what an image must not hold")
+	finish := fs.String("finish", "", "remove what was deferred, `WHEN` being shutdown or boot; for the units that do it")
 	return func(e env, args []string) error {
 		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}
-		return bake.Clean(e, t)
+		switch {
+		case *finish != "" && *finish != "shutdown" && *finish != "boot":
+			return fmt.Errorf("%w: --finish %q: use shutdown or boot", errUsage, *finish)
+		case *finish != "":
+			return clean.Finish(e, t, e.err, *finish == "boot")
+		case *look:
+			leaks, err := clean.Leaks(t)
+			return errors.Join(err, clean.Judge(leaks))
+		}
+		r, err := clean.Run(e, t, clean.Options{Login: os.Getenv("SUDO_USER"), Log: e.err})
+		if r == nil || !*report {
+			return err
+		}
+		return errors.Join(err, e.report(t, r))
 	}
+}
+
+// report adds what clean did to the build report, and prints it.
+func (e env) report(t *target.Target, c *clean.Report) error {
+	r, err := bake.ReadReport(t)
+	if err != nil {
+		return err
+	}
+	r.Clean = c
+	if err := r.Write(t); err != nil {
+		return err
+	}
+	b, err := t.ReadFile(target.Report)
+	if err != nil {
+		return err
+	}
+	_, err = e.out.Write(b)
+	return err
 }

@@ -45,7 +45,7 @@ type verb struct {
 var verbs = []verb{
 	{"bake", "--policy FILE", "make this system an image that demands key and code", true, bakeVerb},
 	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, checkVerb},
-	{"clean", "", "remove the agent's own state, so that no secret is in an image", true, cleanVerb},
+	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
 	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, statusVerb},

@@ -137,8 +137,9 @@ source "qemu" "debian" {
   ssh_timeout            = "10m"
   ssh_handshake_attempts = 200
 
-  # Nothing can log in as the build's user from here on.
-  shutdown_command = "sudo sh -c 'userdel --force --remove packer 2>/dev/null; rm -f /etc/sudoers.d/90-cloud-init-users; systemctl poweroff'"
+  # The build's account, its key and what else belongs to this machine go while
+  # it shuts down.
+  shutdown_command = "sudo shutdown -P now"
   shutdown_timeout = "5m"
 }
 
@@ -148,6 +149,10 @@ build {
   provisioner "totp" {
     issuer = var.issuer
     report = var.report
+
+    clean {
+      build_user = "packer"
+    }
 
     # The default: the host's virtio port answers, so that the envelope is known
     # to have arrived; console and file are there for the day it does not.
@@ -169,14 +174,5 @@ build {
         recipients = user.value
       }
     }
-  }
-
-  # What cloud-init and sshd keep of the build: an instance makes its own.
-  provisioner "shell" {
-    inline = [
-      "sudo cloud-init clean --logs --machine-id",
-      "sudo rm -f /etc/ssh/ssh_host_*",
-      "sudo sync",
-    ]
   }
 }

@@ -44,6 +44,8 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.AgentService, 0o644},
 	{target.SystemdUnitDir + "/" + target.DeliverService, 0o644},
 	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
+	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
+	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
 	{sshUnitDropIn, 0o644},
 	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
@@ -89,6 +91,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 			PAMStateDir: target.PAMStateDir,
 			StateDir:    target.StateDir,
 			RunDir:      strings.TrimPrefix(target.RunDir, "/run/"),
+			CleanMark:   target.CleanMark,
 		}
 		if tf.path == sshUnitDropIn {
 			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
@@ -105,6 +108,8 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	const etc = target.SystemdUnitDir + "/"
 	p.links = []link{
 		{etc + target.SSHService + ".wants/" + target.AgentService, etc + target.AgentService},
+		{etc + target.SSHService + ".wants/" + target.HostKeyService, etc + target.HostKeyService},
+		{etc + "sysinit.target.wants/" + target.CleanService, etc + target.CleanService},
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
 		{etc + "multi-user.target.wants/" + target.SSHService, f.sshUnit},
 		{etc + target.SSHSocket, "/dev/null"},

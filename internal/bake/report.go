@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/clean"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/version"
 )
@@ -29,6 +30,37 @@ type Report struct {
 	// lower case → value. The user "totp-no-such-user" stands for every name
 	// without an account.
 	SSHD map[string]map[string]string `json:"sshd"`
+
+	// Clean is what was removed from the image, and what is left. The bake itself
+	// does not clean.
+	Clean *clean.Report `json:"clean,omitempty"`
+}
+
+// ReadReport reads the report of the last bake.
+func ReadReport(t *target.Target) (*Report, error) {
+	b, err := t.ReadFile(target.Report)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Report)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%s: %w; bake again", target.Report, err)
+	}
+	return r, nil
+}
+
+// Write makes r the machine's report.
+func (r *Report) Write(t *target.Target) error {
+	text, err := r.text()
+	if err != nil {
+		return err
+	}
+	return t.WriteFile(target.Report, text, 0o600)
+}
+
+func (r *Report) text() ([]byte, error) {
+	text, err := json.MarshalIndent(r, "", "  ")
+	return append(text, '\n'), err
 }
 
 // ReportSystem is the machine that was baked.
@@ -85,11 +117,11 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 		}
 		r.Links[l.path] = dest
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := r.text()
 	if err != nil {
 		return nil, "", err
 	}
-	changed, err := b.journal.write(target.Report, append(text, '\n'), 0o600)
+	changed, err := b.journal.write(target.Report, text, 0o600)
 	return r, target.Report + said(changed), err
 }
 

@@ -31,7 +31,7 @@ type LoginKey struct {
 func (t *Target) LoginKeys(u User) ([]LoginKey, error) {
 	var keys []LoginKey
 	var errs []error
-	for _, f := range authorizedKeys {
+	for _, f := range AuthorizedKeys {
 		b, err := t.readOwned(u, f)
 		if err != nil {
 			errs = append(errs, err)

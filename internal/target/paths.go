@@ -20,7 +20,8 @@ const (
 	Staged    = Outbox + "/staged"
 	Ready     = Outbox + "/ready"
 	Receipts  = StateDir + "/receipts"
-	Envelopes = StateDir + "/envelopes" // the file channel
+	CleanMark = StateDir + "/clean.json" // an image is to be cleaned at its shutdown, or its first boot
+	Envelopes = StateDir + "/envelopes"  // the file channel
 	RunDir    = "/run/totp-agent"
 	Notice    = RunDir + "/notice"
 	Status    = RunDir + "/status.json" // on /run: it can be written when the disk is full, and does not outlive its boot
@@ -47,8 +48,8 @@ const (
 	hostKeyPattern = "ssh_host_*_key.pub"
 )
 
-// authorizedKeys are sshd's default files, below the home directory.
-var authorizedKeys = []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
+// AuthorizedKeys are sshd's default files, below the home directory.
+var AuthorizedKeys = []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
 
 // PAMModuleDirs are where Linux-PAM looks for its modules, by architecture in
 // Go's words.
@@ -70,6 +71,8 @@ const (
 	AgentService   = "totp-agent.service"
 	DeliverService = "totp-deliver.service"
 	DeliverTimer   = "totp-deliver.timer"
+	CleanService   = "totp-clean.service"
+	HostKeyService = "totp-hostkeys.service"
 	SSHService     = "ssh.service"
 	SSHSocket      = "ssh.socket"
 )

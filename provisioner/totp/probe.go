@@ -55,7 +55,7 @@ const (
 func (p *Provisioner) probe(ctx context.Context, ui packersdk.Ui, comm packersdk.Communicator) (*guest, error) {
 	start := time.Now()
 	var out, errOut capped
-	status, err := execute(ctx, comm, probeCommand(p.config.RemoteFolder), &out, &errOut)
+	status, err := execute(ctx, comm, probeCommand(p.config.RemoteFolder, p.scripts()), &out, &errOut)
 	if err != nil {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
@@ -115,17 +115,31 @@ func archKnown(arch string, archs []string) bool {
 	return false
 }
 
+// scripts are what root runs on the guest. $d is our private directory there.
+type scripts struct{ bake, report string }
+
+func (p *Provisioner) scripts() scripts {
+	s := scripts{
+		bake:   "$d/totp-agent bake --policy $d/policy.yaml",
+		report: "$d/totp-agent clean --report",
+	}
+	if p.config.SkipClean {
+		s.report = "cat " + reportPath
+	}
+	return s
+}
+
 // probeCommand returns the probe: one line for any login shell, with the work
 // done by sh. The marks are put together on the guest, so that a shell that only
 // echoes the command does not look like an answer. The script has neither single
 // quotes nor exclamation marks, which csh takes for history even when quoted.
-func probeCommand(folder string) string {
+func probeCommand(folder string, s scripts) string {
 	script := strings.Join([]string{
 		`umask 077; LC_ALL=C; export LC_ALL`,
 		`d=$(mktemp -d ` + strings.TrimSuffix(folder, "/") + `/totp.XXXXXXXXXX 2>&1) && [ -d "$d" ] || { e=$d; d=; }`,
 		`x=no; if [ -n "$d" ]; then ` +
-			`printf "#\041/bin/sh\nchmod 0700 $d/totp-agent && $d/totp-agent bake --policy $d/policy.yaml\nr=\$?\necho ` + doneMark + `\$r\nexit \$r\n" >"$d/bake"; ` +
-			`printf "#\041/bin/sh\nexec cat ` + reportPath + `\n" >"$d/report"; ` +
+			`printf "#\041/bin/sh\nchmod 0700 $d/totp-agent && ` + s.bake + `\nr=\$?\necho ` + doneMark + `\$r\nexit \$r\n" >"$d/bake"; ` +
+			`printf "#\041/bin/sh\nexec ` + s.report + `\n" >"$d/report"; ` +
 			`printf "#\041/bin/sh\n" >"$d/try"; chmod 0700 "$d/try"; "$d/try" 2>/dev/null && x=yes; rm -f "$d/try"; fi`,
 		`u=$(id -u); if [ "$u" = 0 ]; then s=root; elif sudo -n true </dev/null >/dev/null 2>&1; then s=yes; ` +
 			`elif command -v sudo >/dev/null 2>&1; then s=password; else s=missing; fi`,

@@ -82,7 +82,7 @@ func TestProvisionFailures(t *testing.T) {
 		says   string // what the error must carry of the guest's own words
 	}{
 		{name: "answers nothing, as communicator none does", change: func(c *fakeComm) { c.probe = answer{} }, want: ErrNoAnswer, ops: whole[:1]},
-		{name: "echoes the command", change: func(c *fakeComm) { c.probe = answer{stdout: probeCommand("/tmp") + "\n"} }, want: ErrNoAnswer, ops: whole[:1]},
+		{name: "echoes the command", change: func(c *fakeComm) { c.probe = answer{stdout: probeCommand("/tmp", new(Provisioner).scripts()) + "\n"} }, want: ErrNoAnswer, ops: whole[:1]},
 		{name: "another shell", change: func(c *fakeComm) {
 			c.probe = answer{stderr: "'sh' is not recognized as a command\r\n", status: 1}
 		}, want: ErrNoAnswer, ops: whole[:1], says: "not recognized"},
@@ -136,9 +136,13 @@ func TestProvisionFailures(t *testing.T) {
 		}, want: ErrNotRun, ops: upTo("run bake"), says: "a password is required"},
 		{name: "connection lost, as ssh reports it", change: func(c *fakeComm) { c.bake = answer{stdout: "bake: packages\n"} }, want: ErrLost, ops: upTo("run bake")},
 		{name: "disconnected", change: func(c *fakeComm) { c.bake = answer{status: packersdk.CmdDisconnect} }, want: ErrLost, ops: upTo("run bake")},
-		{name: "no report", change: func(c *fakeComm) {
+		{name: "no report", config: map[string]any{"skip_clean": true}, change: func(c *fakeComm) {
 			c.report = answer{stderr: "cat: report.json: No such file or directory\n", status: 1}
 		}, want: ErrNoReport, ops: whole, says: "No such file"},
+		{name: "a leak", change: func(c *fakeComm) {
+			c.report = answer{stderr: "clean: logs (1 ms)\ntotp-agent: the image is not clean:\ntotp-agent: /etc/x: host-key\n", status: 1, stdout: "{}"}
+		}, want: ErrClean, ops: whole, says: "/etc/x: host-key"},
+		{name: "no clean", change: func(c *fakeComm) { c.report = answer{stderr: "sh: totp-agent: not found\n", status: 127} }, want: ErrNoReport, ops: whole, says: "not found"},
 		{name: "empty report", change: func(c *fakeComm) { c.report = answer{} }, want: ErrNoReport, ops: whole},
 		{name: "report is not JSON", change: func(c *fakeComm) { c.report = answer{stdout: `{"version": 1`} }, want: ErrBadReport, ops: whole},
 		{name: "report too large", change: func(c *fakeComm) {
@@ -283,5 +287,20 @@ func TestReportStaysWhole(t *testing.T) {
 func TestReportPath(t *testing.T) {
 	if reportPath != target.Report {
 		t.Errorf("reportPath is %q, the agent's is %q", reportPath, target.Report)
+	}
+}
+
+// What runs on the guest follows the block.
+func TestScripts(t *testing.T) {
+	for _, test := range []struct {
+		block  map[string]any
+		report string
+	}{
+		{map[string]any{}, "$d/totp-agent clean --report"},
+		{map[string]any{"skip_clean": true}, "cat " + target.Report},
+	} {
+		if got := prepared(t, test.block).scripts().report; got != test.report {
+			t.Errorf("%v: %q, want %q", test.block, got, test.report)
+		}
 	}
 }

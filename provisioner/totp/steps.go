@@ -28,6 +28,7 @@ var (
 	ErrRefused   = errors.New("agent refused the policy")
 	ErrNotRun    = errors.New("agent could not be run")
 	ErrLost      = errors.New("connection to the guest was lost")
+	ErrClean     = errors.New("guest could not be cleaned")
 	ErrBadReport = errors.New("report is not a JSON document of at most 1 MiB")
 	ErrNoReport  = errors.New("report is not there")
 	ErrLeftOver  = errors.New("private directory could not be removed")
@@ -129,20 +130,34 @@ func lastWords(stderr, stdout []string) []string {
 	return lines
 }
 
+// fetchReport cleans the guest, unless the block says otherwise, and reads the
+// report, which is one of both.
 func (r *run) fetchReport(ctx context.Context) error {
 	start := time.Now()
-	out, errOut := capped{limit: maxReport}, capped{}
-	status, err := r.asRoot(ctx, "report", &out, &errOut)
+	if !r.config.SkipClean {
+		r.ui.Say("totp: cleaning")
+	}
+	out, errOut := capped{limit: maxReport}, &progress{ui: r.ui}
+	status, err := r.asRoot(ctx, "report", &out, errOut)
+	errOut.flush()
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
+	if status != 0 && !r.config.SkipClean && status != 126 && status != 127 {
+		said := ""
+		if lines := lastWords(errOut.tail, nil); len(lines) > 0 {
+			said = ":\n  " + strings.Join(lines, "\n  ")
+		}
+		return fmt.Errorf("clean: %w (exit status %d)%s", ErrClean, status, said)
+	}
 	if status != 0 || out.Len() == 0 {
-		return fmt.Errorf("report: %w (exit status %d): %s", ErrNoReport, status, lastLine(errOut.String()))
+		return fmt.Errorf("report: %w (exit status %d): %s", ErrNoReport, status, strings.Join(errOut.tail, "; "))
 	}
 	data := bytes.ReplaceAll(out.Bytes(), []byte("\r\n"), []byte("\n")) // a pseudo-terminal's line ends
 	if out.over || !json.Valid(data) {
 		return fmt.Errorf("report: %w", ErrBadReport)
 	}
+	r.sayDeferred(data)
 	if r.config.Report == "" {
 		say(r.ui, start, "report read, %d bytes", len(data))
 		return nil
@@ -152,6 +167,21 @@ func (r *run) fetchReport(ctx context.Context) error {
 	}
 	say(r.ui, start, "report written to %s, %d bytes", r.config.Report, len(data))
 	return nil
+}
+
+// sayDeferred tells what the image gets rid of later, in one line.
+func (r *run) sayDeferred(report []byte) {
+	var v struct {
+		Clean struct{ Deferred []string }
+	}
+	if json.Unmarshal(report, &v) != nil || len(v.Clean.Deferred) == 0 {
+		return
+	}
+	var words []string
+	for _, w := range v.Clean.Deferred {
+		words = append(words, clean(w))
+	}
+	r.ui.Say("totp:   deferred to the shutdown, or the first boot: " + strings.Join(words, ", "))
 }
 
 // remove takes the private directory away, also when the build was cancelled.

@@ -1,0 +1,199 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package clean
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
+)
+
+func newImage(t *testing.T, files map[string]string) *target.Target {
+	t.Helper()
+	tt, _ := targettest.New(t)
+	for name, text := range files {
+		targettest.Put(t, tt, name, text, 0o600)
+	}
+	return tt
+}
+
+const passwd = "root:x:0:0::/root:/bin/bash\npacker:x:1000:1000::/home/packer:/bin/bash\nalice:x:1001:1001::/home/alice:/bin/bash\ntoor:x:0:0::/root:/bin/sh\n"
+
+func kinds(ls []Leak) (ks []string) {
+	for _, l := range ls {
+		ks = append(ks, l.Kind)
+	}
+	slices.Sort(ks)
+	return slices.Compact(ks)
+}
+
+// Each kind of leak by a file of its own, and none in an image that is clean.
+func TestLeaks(t *testing.T) {
+	clean := map[string]string{
+		target.Passwd:                      passwd,
+		"/etc/shadow":                      "root:*:1::::::\nalice:$y$x:1::::::\n",
+		target.MachineID:                   "",
+		target.ImagePolicy:                 "version: 1\nusers: [{name: alice}]\nclean: {build_user: builder}\n",
+		target.Report:                      "{}",
+		target.CleanMark:                   "{}",
+		"/etc/sudoers.d/10-a":              "alice ALL=(ALL) ALL\n",
+		"/home/alice/.ssh/authorized_keys": "ssh-ed25519 A alice\n", // she is the policy's
+	}
+	if ls, err := Leaks(newImage(t, clean)); len(ls) > 0 || err != nil {
+		t.Errorf("in a clean image: %v, %v", ls, err)
+	}
+	for _, test := range []struct{ name, text, kind string }{
+		{target.PAMStateDir + "/alice", "x", Secret},
+		{target.PAMStateDir + "/alice~Ab1", "x", Secret},
+		{target.Ready + "/id/envelope.age", "x", Secret},
+		{target.Receipts + "/id.json", "x", Secret},
+		{target.Identity, "{}", Secret},
+		{"/etc/ssh/ssh_host_rsa_key", "x", HostKey},
+		{"/etc/ssh/ssh_host_rsa_key.pub", "x", HostKey},
+		{"/root/.ssh/authorized_keys", "x", LoginKey},
+		{"/home/packer/.ssh/authorized_keys2", "x", LoginKey},
+		{target.MachineID, "0123\n", MachineID},
+		{"/var/lib/dbus/machine-id", "0123\n", MachineID},
+		{"/var/lib/cloud/data/instance-id", "i-1\n", CloudInit},
+		{"/var/lib/cloud/instances/i-1/user-data.txt", "x", CloudInit},
+		{"/etc/sudoers.d/90-cloud-init-users", "builder ALL=(ALL) NOPASSWD:ALL\n", SudoRule},
+		{target.Passwd, passwd + "builder:x:1002:1002::/home/builder:/bin/sh\n", Account},
+		{"/etc/shadow", "builder:$y$j9T$x:1::::::\n", Password},
+	} {
+		files := map[string]string{}
+		for k, v := range clean {
+			files[k] = v
+		}
+		files[test.name] = test.text
+		ls, err := Leaks(newImage(t, files))
+		if err != nil || !slices.Equal(kinds(ls), []string{test.kind}) {
+			t.Errorf("%s: %v, %v; want %s", test.name, ls, err, test.kind)
+		}
+		if err := Judge(ls); !errors.Is(err, ErrLeaks) || !strings.Contains(err.Error(), test.kind) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		for i := range ls {
+			ls[i].Deferred = true
+		}
+		if err := Judge(ls); err != nil {
+			t.Errorf("%s, deferred: %v", test.name, err)
+		}
+	}
+	layered := map[string]string{target.Passwd: passwd, target.CloudInstances + "/i-1/totp-instance.yaml": "token: x"}
+	if ls, err := Leaks(newImage(t, layered)); err != nil || !slices.Equal(kinds(ls), []string{CloudInit, Secret}) {
+		t.Errorf("a layer: %v, %v", ls, err)
+	}
+}
+
+func TestMark(t *testing.T) {
+	cloud := map[string]string{
+		target.Passwd:                   passwd,
+		"/etc/cloud/cloud.cfg":          "users:\n  - default\nsystem_info:\n  default_user:\n    name: debian\n",
+		"/etc/cloud/cloud.cfg.d/09.cfg": "# nothing\n",
+		"/etc/cloud/cloud.cfg.d/10.cfg": "system_info: {default_user: {name: alice}}\n",
+		"/etc/cloud/cloud.cfg.d/11.cfg": "not: [yaml\n",
+		"/etc/cloud/cloud.cfg.d/12.txt": "system_info: {default_user: {name: packer}}\n",
+	}
+	for _, test := range []struct {
+		name, user, login string
+		users             []policy.User
+		want              mark
+		err               bool
+	}{
+		{"the policy's", "packer", "bob", nil, mark{User: "packer", Sudo: true, Remove: true}, false},
+		{"the login's", "", "packer", nil, mark{User: "packer"}, false},
+		{"root's", "", "root", nil, mark{}, false},
+		{"nobody's", "", "", nil, mark{}, false},
+		{"no name of an account", "", "../x", nil, mark{}, false},
+		{"cloud-init's", "alice", "", nil, mark{User: "alice", Sudo: true}, false},
+		{"one of users", "packer", "", []policy.User{{Name: "packer"}}, mark{User: "packer", Sudo: true}, false},
+		{"gone already", "nobody", "", nil, mark{}, false},
+		{"root by another name", "toor", "", nil, mark{}, true},
+	} {
+		tt := newImage(t, cloud)
+		p := (&policy.Policy{Users: test.users, Clean: policy.Clean{BuildUser: test.user}}).WithDefaults()
+		got, err := newMark(tt, p, test.login)
+		if got != test.want || (err != nil) != test.err {
+			t.Errorf("%s: %+v, %v; want %+v", test.name, got, err, test.want)
+		}
+	}
+	for _, text := range []string{"", "{", `{"user":"root"}`, `{"user":"../x"}`, `{"user":"-f"}`} {
+		tt := newImage(t, map[string]string{target.CleanMark: text, target.Passwd: passwd})
+		if _, err := readMark(tt); !errors.Is(err, errMark) {
+			t.Errorf("%q: %v", text, err)
+		}
+		// At the first boot it goes, whatever it says, and what nobody has to decide is done.
+		targettest.Put(t, tt, "/etc/ssh/ssh_host_rsa_key", "x", 0o600)
+		if err := Finish(t.Context(), tt, io.Discard, true); !errors.Is(err, errMark) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if tt.Exists(target.CleanMark) || tt.Exists("/etc/ssh/ssh_host_rsa_key") {
+			t.Errorf("%q: the mark or a host key is there", text)
+		}
+	}
+}
+
+// Without a mark nothing happens, at any boot.
+func TestFinishOnce(t *testing.T) {
+	tt := newImage(t, map[string]string{target.Passwd: passwd, "/etc/ssh/ssh_host_rsa_key": "x", target.MachineID: "0123\n"})
+	for _, boot := range []bool{true, false} {
+		if err := Finish(t.Context(), tt, io.Discard, boot); err != nil || !tt.Exists("/etc/ssh/ssh_host_rsa_key") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestWithoutSudoRules(t *testing.T) {
+	for _, test := range []struct {
+		text, want string
+		says       bool
+	}{
+		{"# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n", "", false},
+		{"# Created by cloud-init\n\n# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n", "# Created by cloud-init\n\n", false},
+		{"packer ALL=ALL\nalice ALL=ALL\n", "alice ALL=ALL\n", true},
+		{"packers ALL=ALL\n%packer ALL=ALL\n", "packers ALL=ALL\n%packer ALL=ALL\n", true},
+		{"\tpacker\tALL=ALL", "", false},
+	} {
+		if got, says := withoutSudoRules(test.text, "packer"); got != test.want || says != test.says {
+			t.Errorf("%q: %q, %v", test.text, got, says)
+		}
+	}
+}
+
+func TestRotated(t *testing.T) {
+	for name, want := range map[string]bool{
+		"auth.log": false, "auth.log.1": true, "dpkg.log.2.gz": true, "x.old": true, "lastlog": false, "postgresql-15": false, "a.": false, "boot.log-20260101": false,
+	} {
+		if got := rotated(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A running build is never left without its account: a clean that is locked out
+// changes nothing.
+func TestRunLocked(t *testing.T) {
+	tt := newImage(t, map[string]string{target.Passwd: passwd, target.PAMStateDir + "/alice": "x"})
+	if err := tt.Mkdir(target.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := tt.Lock(target.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, err := Run(t.Context(), tt, Options{}); !errors.Is(err, target.ErrLocked) || !tt.Exists(target.PAMStateDir+"/alice") {
+		t.Errorf("%v", err)
+	}
+	if _, err := tt.Lstat(target.CleanMark); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("there is a mark")
+	}
+}

@@ -1,0 +1,181 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package clean
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// markFile says that there is something left to do. totp-clean.service starts
+// where it exists.
+const markFile = target.CleanMark
+
+// A mark is what is to become of the account that the build logged in with.
+type mark struct {
+	User   string `json:"user,omitempty"`   // loses its password
+	Sudo   bool   `json:"sudo,omitempty"`   // loses its sudo rules
+	Remove bool   `json:"remove,omitempty"` // goes with its home directory
+
+	file string // the mark's own name, in leaks
+}
+
+var errMark = errors.New("damaged; run totp-agent clean again, or remove it")
+
+// newMark decides about the build's account: the one that the policy names goes,
+// unless something else names it too; one that is only known as the login of
+// this build stays without keys and password.
+func newMark(t *target.Target, p *policy.Policy, login string) (mark, error) {
+	m := mark{User: p.Clean.BuildUser}
+	if m.User == "" {
+		if login == "root" || policy.ValidUserName(login) != nil {
+			return mark{}, nil
+		}
+		return mark{User: login}, nil
+	}
+	m.Sudo = true
+	users, err := t.Users()
+	if err != nil {
+		return mark{}, err
+	}
+	i := slices.IndexFunc(users, func(u target.User) bool { return u.Name == m.User })
+	if i < 0 {
+		return mark{}, nil // gone already
+	}
+	if users[i].UID == 0 {
+		return mark{}, fmt.Errorf("clean.build_user: %q: is root by another name; name the account that the build logs in with", m.User)
+	}
+	byCloud, err := defaultUsers(t)
+	if err != nil {
+		return mark{}, err
+	}
+	m.Remove = !slices.Contains(named(p), m.User) && !slices.Contains(byCloud, m.User)
+	return m, nil
+}
+
+// words are what the mark announces.
+func (m mark) words() []string {
+	var ws []string
+	switch {
+	case m.Remove:
+		ws = append(ws, fmt.Sprintf("the account %q with its home directory, password and sudo rules", m.User))
+	case m.Sudo:
+		ws = append(ws, fmt.Sprintf("password and sudo rules of %q, an account that stays", m.User))
+	case m.User != "":
+		ws = append(ws, fmt.Sprintf("password of %q, an account that stays", m.User))
+	}
+	return ws
+}
+
+// covers tells whether what is left is deferred.
+func (m mark) covers(l Leak) bool {
+	switch l.Kind {
+	case HostKey, LoginKey, MachineID:
+		return true
+	case SudoRule:
+		return m.Sudo
+	case Account:
+		return m.Remove
+	case Password:
+		return m.User != ""
+	}
+	return false
+}
+
+func readMark(t *target.Target) (mark, error) {
+	b, err := t.ReadFile(markFile)
+	if err != nil {
+		return mark{}, err
+	}
+	var m mark
+	if json.Unmarshal(b, &m) != nil || m.User != "" && (policy.ValidUserName(m.User) != nil || m.User == "root") {
+		return mark{}, fmt.Errorf("%s: %w", markFile, errMark)
+	}
+	return m, nil
+}
+
+// runtimeUnit does at the shutdown of this machine what was deferred. It is
+// under /run, which no image keeps. What it comes before is stopped before it is,
+// systemd.unit(5): services, sessions, and the one that saves a random seed.
+const (
+	runtimeUnit = "/run/systemd/system/totp-clean-shutdown.service"
+	runtimeText = `[Unit]
+Description=Remove from this image what its build needed
+DefaultDependencies=no
+RequiresMountsFor=/etc /home /root /var/lib /var/log /var/tmp
+Before=sysinit.target systemd-random-seed.service systemd-update-utmp.service shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=` + target.AgentPath + ` clean --finish shutdown
+TimeoutStopSec=60
+`
+)
+
+// postpone leaves the mark, and arms the shutdown of a machine that systemd
+// runs. The first boot of the image looks for the mark in any case.
+func (c *cleaner) postpone(m mark) error {
+	text, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	if err := c.t.WriteFile(markFile, text, 0o600); err != nil {
+		return err
+	}
+	if !c.t.Booted() {
+		return nil
+	}
+	if err := c.t.WriteFile(runtimeUnit, []byte(runtimeText), 0o644); err != nil {
+		return err
+	}
+	if _, err := c.t.Run(c.ctx, target.Systemctl, "daemon-reload"); err != nil {
+		return err
+	}
+	_, err = c.t.Run(c.ctx, target.Systemctl, "start", path.Base(runtimeUnit))
+	return err
+}
+
+// defaultUsers are the accounts that cloud-init makes without being asked.
+func defaultUsers(t *target.Target) ([]string, error) {
+	files := []string{"/etc/cloud/cloud.cfg"}
+	more, err := glob(t, "/etc/cloud/cloud.cfg.d/*.cfg")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, f := range append(files, more...) {
+		b, err := t.ReadFile(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var cfg struct {
+			SystemInfo struct {
+				DefaultUser struct {
+					Name string `yaml:"name"`
+				} `yaml:"default_user"`
+			} `yaml:"system_info"`
+		}
+		// A file that cannot be read names nobody, to cloud-init either.
+		if yaml.Unmarshal(b, &cfg) == nil && strings.TrimSpace(cfg.SystemInfo.DefaultUser.Name) != "" {
+			names = append(names, cfg.SystemInfo.DefaultUser.Name)
+		}
+	}
+	return names, nil
+}
