@@ -220,7 +220,8 @@ func TestRunRefuses(t *testing.T) {
 		err    error
 		where  string // what the error names
 	}{
-		{"another distribution", func(m *machine) { m.put(target.OSRelease, "ID=ubuntu\nVERSION_ID=\"22.04\"\n", 0o644) }, ErrSystem, "22.04"},
+		{"another distribution", func(m *machine) { m.put(target.OSRelease, "ID=ubuntu\nVERSION_ID=\"20.04\"\n", 0o644) }, ErrSystem, "20.04"},
+		{"a distribution nobody knows", func(m *machine) { m.put(target.OSRelease, "ID=alpine\nVERSION_ID=3.22.0\n", 0o644) }, ErrSystem, "Ubuntu 22.04 and newer"},
 		{"another release", func(m *machine) { m.edit(target.OSRelease, "\"12\"", "\"10\"") }, ErrSystem, "Debian 12"},
 		{"no os-release", func(m *machine) { m.must(m.Remove(target.OSRelease)) }, ErrSystem, target.OSRelease},
 		{"a 32-bit system", func(m *machine) { m.put(target.Shell, "\x7fELF\x01\x01", 0o755) }, ErrSystem, target.Shell},

@@ -65,10 +65,11 @@ func (r *Report) text() ([]byte, error) {
 
 // ReportSystem is the machine that was baked.
 type ReportSystem struct {
-	ID        string `json:"id"`         // "debian"
-	VersionID string `json:"version_id"` // "12"
-	Name      string `json:"name"`
-	Arch      string `json:"arch"` // in Go's words
+	ID        string  `json:"id"`         // "debian"
+	VersionID string  `json:"version_id"` // "12"
+	Name      string  `json:"name"`
+	Arch      string  `json:"arch"` // in Go's words
+	Support   Support `json:"support"`
 }
 
 // A ReportFile is one file that was written or changed.
@@ -83,7 +84,7 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 	r := &Report{
 		Version:  1,
 		Agent:    version.String(),
-		System:   ReportSystem{b.facts.id, b.facts.versionID, b.facts.name, b.facts.arch},
+		System:   ReportSystem{b.facts.id, b.facts.versionID, b.facts.name, b.facts.arch, b.facts.support},
 		OpenSSH:  b.facts.openSSH.String(),
 		Packages: b.facts.packageVersions(ctx, b.t),
 		Links:    map[string]string{},

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
@@ -18,7 +20,9 @@ import (
 // between them is data here, and branches nowhere.
 type system struct {
 	id, versionID string // as in os-release(5)
+	andLater      bool   // later versions too
 	name          string // for people
+	support       Support
 
 	pamPackage, sshPackage string
 	pamPassword            string // the line of the PAM service sshd that asks for a password
@@ -32,15 +36,27 @@ type system struct {
 	dpkg bool // its packages are dpkg's
 }
 
+// Support says how far a system is known to work.
+type Support string
+
+const (
+	// Proven: by logins in a real root and in booted machines, at every change.
+	Proven Support = "proven"
+	// Untested: accepted with a warning; the self-test is not to be skipped.
+	Untested Support = "untested"
+)
+
+// systems, of which the first that matches counts.
 var systems = []system{
 	debian("11", "ssh@.service"),
 	debian("12", "ssh@.service"),
 	debian("13", "sshd@.service"),
+	ubuntu("22.04", "ssh@.service"),
 }
 
 func debian(version, template string) system {
 	return system{
-		id: "debian", versionID: version, name: "Debian " + version,
+		id: "debian", versionID: version, name: "Debian " + version, support: Proven,
 		pamPackage:  "libpam-google-authenticator",
 		sshPackage:  "openssh-server",
 		pamPassword: "@include common-auth",
@@ -50,6 +66,39 @@ func debian(version, template string) system {
 		sshTemplate: template,
 		dpkg:        true,
 	}
+}
+
+// ubuntu is Debian as far as a bake looks at it. Its images start sshd by
+// ssh.socket, which bake masks, and have 60-cloudimg-settings.conf, which sorts
+// after ours.
+func ubuntu(since, template string) system {
+	s := debian(since, template)
+	s.id, s.name, s.andLater, s.support = "ubuntu", "Ubuntu", true, Untested
+	return s
+}
+
+// matches tells whether the row is about a system.
+func (s system) matches(o target.OS) bool {
+	if s.id != o.ID || s.versionID == o.VersionID || !s.andLater {
+		return s.id == o.ID && s.versionID == o.VersionID
+	}
+	return laterVersion(o.VersionID, s.versionID)
+}
+
+// laterVersion compares versions of numbers and dots, such as "24.04".
+func laterVersion(version, than string) bool {
+	a, b := strings.Split(version, "."), strings.Split(than, ".")
+	for i := range min(len(a), len(b)) {
+		x, err1 := strconv.Atoi(a[i])
+		y, err2 := strconv.Atoi(b[i])
+		if err1 != nil || err2 != nil {
+			return false
+		}
+		if x != y {
+			return x > y
+		}
+	}
+	return len(a) >= len(b)
 }
 
 // Facts are what the machine is.
@@ -70,9 +119,10 @@ func factsOf(t *target.Target, p *policy.Policy) (*facts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
 	}
-	for _, s := range systems {
-		if s.id == o.ID && s.versionID == o.VersionID {
-			f.system = s
+	if i := slices.IndexFunc(systems, func(s system) bool { return s.matches(o) }); i >= 0 {
+		f.system = systems[i]
+		if f.andLater {
+			f.versionID, f.name = o.VersionID, f.name+" "+o.VersionID
 		}
 	}
 	if f.name == "" {
@@ -88,7 +138,11 @@ func factsOf(t *target.Target, p *policy.Policy) (*facts, error) {
 func supported() string {
 	var names []string
 	for _, s := range systems {
-		names = append(names, s.name)
+		name := s.name
+		if s.andLater {
+			name += " " + s.versionID + " and newer"
+		}
+		names = append(names, name)
 	}
 	return strings.Join(names, ", ")
 }
@@ -108,7 +162,11 @@ func (b *baker) system(context.Context) (string, error) {
 	if b.t.Exists(target.SSHD) {
 		err = errors.Join(b.understand()...)
 	}
-	return fmt.Sprintf("%s, %s", b.facts.name, b.facts.arch), err
+	said := fmt.Sprintf("%s, %s", b.facts.name, b.facts.arch)
+	if b.facts.support != Proven {
+		said += "; WARNING: nobody has tested this on " + b.facts.name + "; the self-test decides"
+	}
+	return said, err
 }
 
 // understand refuses what was customised in a way that a bake would break, or
