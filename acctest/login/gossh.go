@@ -47,7 +47,49 @@ func (Go) Login(ctx context.Context, s Server, t Try) Result {
 // errRefused means that the server is there and wants none of what was offered.
 var errRefused = errors.New("refused")
 
+// Run logs in with key and a fresh code, runs one command line, and returns what
+// it wrote to its standard output. The error of a command that fails carries its
+// standard error.
+func (Go) Run(ctx context.Context, s Server, a Account, command string) (string, error) {
+	code, err := a.Codes.Next(ctx)
+	if err != nil {
+		return "", err
+	}
+	done, err := a.Codes.Pace(ctx)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*timeout)
+	defer cancel()
+	var out string
+	r := Result{}
+	err = r.goSession(ctx, s, Try{User: a.User, Key: a.Key, Methods: []string{PublicKey, KeyboardInteractive}, Answers: []string{code}},
+		func(session *ssh.Session) error {
+			done()
+			var stdout, stderr strings.Builder
+			session.Stdout, session.Stderr = &stdout, &stderr
+			err := session.Run(command)
+			if out = stdout.String(); err != nil {
+				err = fmt.Errorf("%w\n%s", err, strings.TrimSpace(stderr.String()))
+			}
+			return err
+		})
+	return out, err
+}
+
 func (r *Result) goLogin(ctx context.Context, s Server, t Try) error {
+	return r.goSession(ctx, s, t, func(session *ssh.Session) error {
+		p := newProof(t.User)
+		out, err := session.Output(p.command)
+		if err == nil && !strings.Contains(string(out), p.output) {
+			err = fmt.Errorf("logged in as somebody else than %s", t.User)
+		}
+		return err
+	})
+}
+
+// goSession logs in, and hands a session to do.
+func (r *Result) goSession(ctx context.Context, s Server, t Try, do func(*ssh.Session) error) error {
 	addr := net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -70,12 +112,7 @@ func (r *Result) goLogin(ctx context.Context, s Server, t Try) error {
 	if err != nil {
 		return err
 	}
-	p := newProof(t.User)
-	out, err := session.Output(p.command)
-	if err == nil && !strings.Contains(string(out), p.output) {
-		err = fmt.Errorf("logged in as somebody else than %s", t.User)
-	}
-	return err
+	return do(session)
 }
 
 func (r *Result) goConfig(s Server, t Try) *ssh.ClientConfig {

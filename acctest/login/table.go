@@ -139,6 +139,31 @@ func Table(ctx context.Context, p Plan) (Rows, error) {
 	return rows, t.err
 }
 
+// Short tries what tells most in the fewest attempts: an enrolled account with key
+// and code, with its key alone and with its password, and a stranger, who has a
+// key there, with a made-up code and with the password. The client must be one
+// that says what it was asked. One attempt counts against the rate limit.
+func Short(ctx context.Context, c Client, s Server, enrolled, stranger Account) (Rows, error) {
+	code, err := enrolled.Codes.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{ctx: ctx, plan: Plan{Server: s}}
+	both := []string{PublicKey, KeyboardInteractive}
+	keyless := stranger
+	keyless.Key = nil
+	t.run(0, "key and code", c, enrolled, expectIn, both, code)
+	t.run(1, "key alone", c, enrolled, expectUnasked, []string{PublicKey})
+	t.run(2, "password", c, keyless, expectUnasked, []string{Password}, passwordOf(stranger))
+	t.run(3, "a user not enrolled: key alone", c, stranger, expectUnasked, []string{PublicKey})
+	t.run(4, "a user not enrolled: key and a code", c, stranger, expectAsked, both, "123456")
+	var rows Rows
+	for _, r := range t.rows {
+		rows = append(rows, r.Row)
+	}
+	return rows, t.err
+}
+
 // Enter tries key and code once, with a fresh code and at a moment when the rate
 // limit allows it.
 func Enter(ctx context.Context, c Client, s Server, a Account) (Result, error) {
@@ -168,7 +193,10 @@ var (
 	expectRefused = expectation{"out, after a prompt", func(r Result) bool {
 		return r.Outcome == Refused && len(r.Prompts) == 1 && strings.Contains(r.Prompts[0], "Verification code:") && r.KeyTaken()
 	}}
-	expectCode = expectation{"out, a code is wanted", func(r Result) bool {
+	// For a client that does not say what the server would have gone on with.
+	expectUnasked = expectation{"out, without a prompt", func(r Result) bool { return r.Outcome == Unasked }}
+	expectAsked   = expectation{"out, after a prompt", func(r Result) bool { return r.Outcome == Refused && len(r.Prompts) == 1 }}
+	expectCode    = expectation{"out, a code is wanted", func(r Result) bool {
 		return r.Outcome == Unasked && r.KeyTaken()
 	}}
 	expectKey = expectation{"out, a key is wanted", func(r Result) bool {

@@ -28,8 +28,8 @@ import (
 )
 
 // TestAcceptance goes the whole way. With TOTP_ACC=all it then does to instances
-// what happens to servers: a reboot, a clone, power cuts in the first boot,
-// which takes a quarter of an hour.
+// what happens to servers: a clone, a reboot, boots in which the agent does not
+// work, power cuts in the first boot, which takes a quarter of an hour.
 func TestAcceptance(t *testing.T) {
 	acc := os.Getenv("TOTP_ACC")
 	if acc == "" {
@@ -52,8 +52,11 @@ func TestAcceptance(t *testing.T) {
 	if acc != "all" {
 		return
 	}
-	t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res) })
 	t.Run("a clone has secrets of its own", func(t *testing.T) { testClone(t, res) })
+	b := boots{res: res}
+	if t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res, b.begin) }) {
+		b.run(t)
+	}
 	for _, m := range moments {
 		t.Run("power cut "+m.name, func(t *testing.T) { testPowerCut(t, res.Lab, m) })
 	}
@@ -156,7 +159,8 @@ func states(t *testing.T, i *scenario.Instance) map[string]otp.State {
 	return s
 }
 
-func testReboot(t *testing.T, res *scenario.Result) {
+// testReboot has also do look at the instance before it is shut down again.
+func testReboot(t *testing.T, res *scenario.Result, also func(*testing.T)) {
 	i := res.Instance
 	before := states(t, i)
 	envelopes, err := i.Envelopes()
@@ -167,6 +171,7 @@ func testReboot(t *testing.T, res *scenario.Result) {
 	for _, c := range res.Cards {
 		enter(t, i, c, login.In)
 	}
+	also(t)
 	if err := i.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ import (
 type Lab struct {
 	Module  string // top directory of this module
 	Work    string // for everything that is made
+	System  vm.System
 	Image   string // disk that Packer has built, after [Lab.Bake]
 	Issuer  string
 	Base    vm.Base
@@ -49,13 +50,13 @@ const (
 // NewLab returns a lab that keeps everything in the existing directory work.
 // Packer and the base image are built where the cache does not have them. The
 // plugin and totpctl are those that `make build` has left.
-func NewLab(ctx context.Context, module, cache, work string, r *report.Reporter) (*Lab, error) {
-	l := &Lab{Module: module, Work: work, Issuer: "Example Hosting", Report: r, totpctl: filepath.Join(module, totpctlProgram)}
+func NewLab(ctx context.Context, system vm.System, module, cache, work string, r *report.Reporter) (*Lab, error) {
+	l := &Lab{System: system, Module: module, Work: work, Issuer: "Example Hosting", Report: r, totpctl: filepath.Join(module, totpctlProgram)}
 	// Compiling keeps all processors busy, and making the image hardly one.
 	made := make(chan error, 1)
 	go func() (err error) {
 		defer func() { made <- err }()
-		l.Base, err = vm.BuildBase(ctx, cache, r.Lines(""))
+		l.Base, err = vm.BuildBase(ctx, system, cache, r.Lines(""))
 		return err
 	}()
 	stop := r.Busy("getting ready", nil)
@@ -65,7 +66,7 @@ func NewLab(ctx context.Context, module, cache, work string, r *report.Reporter)
 		return nil, err
 	}
 	l.Accel = vm.ProbeAccel(ctx, l.Base)
-	r.Sayf("base image: Debian 12, virtual machines run by %s", map[vm.Accel]string{
+	r.Sayf("base image: %s, virtual machines run by %s", system.Name, map[vm.Accel]string{
 		vm.KVM: "KVM", vm.TCG: "emulation (no working KVM here)"}[l.Accel])
 	return l, nil
 }
@@ -124,7 +125,7 @@ func (l *Lab) Bake(ctx context.Context) error {
 			return err
 		}
 	}
-	l.Image = filepath.Join(l.imageDir(), "debian-12-totp.qcow2")
+	l.Image = filepath.Join(l.imageDir(), l.imageName()+".qcow2")
 	info, err := os.Stat(l.Image)
 	if err != nil {
 		return err
@@ -142,8 +143,8 @@ func (l *Lab) bakeVars(sum, key string) []string {
 	return []string{
 		"base_image=" + l.Base.Disk, "base_checksum=sha256:" + sum,
 		"kernel=" + l.Base.Kernel, "initrd=" + l.Base.Initrd, "kernel_args=" + vm.KernelArgs,
-		"accelerator=" + accelerator, "cpu_model=" + model,
-		"build_key=" + key, "issuer=" + l.Issuer,
+		"accelerator=" + accelerator, "cpu_model=" + model, fmt.Sprintf("cpus=%d", l.Accel.CPUs()),
+		"image_name=" + l.imageName(), "build_key=" + key, "issuer=" + l.Issuer,
 		"output_directory=" + l.imageDir(), "report=" + filepath.Join(l.Work, "totp-report.json"),
 		"console_log=" + l.buildConsole(),
 	}
@@ -154,6 +155,7 @@ func (l *Lab) BuildFiles() []string {
 	return []string{filepath.Join(l.Work, "packer.log"), filepath.Join(l.Work, "totp-report.json"), l.buildConsole()}
 }
 
+func (l *Lab) imageName() string    { return l.System.File + "-totp" }
 func (l *Lab) imageDir() string     { return filepath.Join(l.Work, "image") }
 func (l *Lab) buildConsole() string { return filepath.Join(l.Work, "build-console.log") }
 

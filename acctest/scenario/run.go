@@ -30,9 +30,10 @@ var (
 
 // Options say how [Run] goes its way.
 type Options struct {
-	Module string // top directory of this module
-	Cache  string // its .cache directory
-	Work   string // existing directory for everything that is made
+	System vm.System // zero: Debian 12
+	Module string    // top directory of this module
+	Cache  string    // its .cache directory
+	Work   string    // existing directory for everything that is made
 	Report *report.Reporter
 	Color  bool // the card's colours, for a terminal
 }
@@ -52,6 +53,9 @@ type Result struct {
 // expected. The instance is shut down then.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	r := o.Report
+	if o.System.Suite == "" {
+		o.System = vm.Debian12
+	}
 	res := &Result{}
 	var (
 		people    []*Person
@@ -74,10 +78,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}},
 		{"Build the plugin and totpctl", func() error { return BuildPrograms(ctx, o.Module, r) }},
 		{"Packer, its QEMU plugin, and a base image", func() (err error) {
-			res.Lab, err = NewLab(ctx, o.Module, o.Cache, o.Work, r)
+			res.Lab, err = NewLab(ctx, o.System, o.Module, o.Cache, o.Work, r)
 			return err
 		}},
-		{"packer build: a Debian 12 image whose logins demand key and code", func() error { return res.Lab.Bake(ctx) }},
+		{"packer build: a " + o.System.Name + " image whose logins demand key and code", func() error { return res.Lab.Bake(ctx) }},
 		{"Boot an instance, for two users with recipients and one without", func() (err error) {
 			if people, err = res.Lab.People(ctx); err != nil {
 				return err

@@ -123,7 +123,10 @@ func TestExampleHasNothingElse(t *testing.T) {
 // The README's file names are those of the template.
 func TestExampleReadme(t *testing.T) {
 	readme, template := string(readExample(t, "README.md")), string(readExample(t, "debian.pkr.hcl"))
-	for _, name := range []string{"debian-12-totp.qcow2", "org.totp.enroll.0"} {
+	if !strings.Contains(readme, "debian-12-totp.qcow2") {
+		t.Error("the image's default name is not in the README")
+	}
+	for _, name := range []string{"debian-12-totp", "org.totp.enroll.0"} {
 		if !strings.Contains(readme, name) || !strings.Contains(template, name) {
 			t.Errorf("%s is not in both", name)
 		}

@@ -56,6 +56,15 @@ func (a Accel) cpu() string {
 	return "qemu64"
 }
 
+// CPUs is how many processors a guest gets. Under emulation, one of two now and
+// then loses its timer, and the boot stands still.
+func (a Accel) CPUs() int {
+	if a == KVM {
+		return 2
+	}
+	return 1
+}
+
 // machine is the argument of QEMU's -machine. With q35 a CD is out of reach of
 // Debian's kernel for clouds.
 func (a Accel) machine() string {

@@ -51,17 +51,17 @@ func Available() error {
 	return nil
 }
 
-// BuildBase returns the base image under the directory cache, making it where it
-// is not there: that takes a minute or two and needs a Debian mirror.
-func BuildBase(ctx context.Context, cache string, log io.Writer) (Base, error) {
-	r := recipe(proxies(os.Environ()))
-	dir := filepath.Join(cache, "vm", "debian12-"+r.key())
+// BuildBase returns a system's base image under the directory cache, making it
+// where it is not there: that takes a minute or two and needs a Debian mirror.
+func BuildBase(ctx context.Context, s System, cache string, log io.Writer) (Base, error) {
+	r := recipe(s, proxies(os.Environ()))
+	dir := filepath.Join(cache, "vm", s.File+"-"+r.key())
 	base := Base{
 		Disk:   filepath.Join(dir, "disk.qcow2"),
 		Kernel: filepath.Join(dir, "vmlinuz"),
 		Initrd: filepath.Join(dir, "initrd"),
 	}
-	err := once.Make(dir, "the Debian 12 image with mmdebstrap", "a minute or two", log, func(part string) error { return r.make(ctx, part) })
+	err := once.Make(dir, "the "+s.Name+" image with mmdebstrap", "a minute or two", log, func(part string) error { return r.make(ctx, part) })
 	if err != nil {
 		return Base{}, err
 	}

@@ -150,7 +150,7 @@ func startToStay(cmd *exec.Cmd) (<-chan error, error) {
 func (c Config) args(m *Machine) []string {
 	return []string{
 		"-name", "totp-lab", "-uuid", c.UUID,
-		"-machine", c.Accel.machine(), "-cpu", c.Accel.cpu(), "-smp", "2", "-m", "1024",
+		"-machine", c.Accel.machine(), "-cpu", c.Accel.cpu(), "-smp", strconv.Itoa(c.Accel.CPUs()), "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", c.Base.Kernel, "-initrd", c.Base.Initrd, "-append", KernelArgs,
 		"-drive", "if=virtio,format=qcow2,file=" + escapeOption(c.Disk),
@@ -161,7 +161,7 @@ func (c Config) args(m *Machine) []string {
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=enroll,server=on,wait=off,path=" + escapeOption(m.Enroll),
 		"-device", "virtserialport,chardev=enroll,name=" + EnrollPort,
-		"-chardev", "file,id=console,append=on,path=" + escapeOption(c.Console),
+		"-chardev", "socket,id=console,server=on,wait=off,logappend=on,path=" + escapeOption(m.keyboard()) + ",logfile=" + escapeOption(c.Console),
 		"-serial", "chardev:console",
 		"-qmp", "unix:" + escapeOption(m.monitor()) + ",server=on,wait=off",
 	}
@@ -170,7 +170,8 @@ func (c Config) args(m *Machine) []string {
 // escapeOption writes a value for a list of options of QEMU.
 func escapeOption(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-func (m *Machine) monitor() string { return filepath.Join(m.dir, "monitor") }
+func (m *Machine) monitor() string  { return filepath.Join(m.dir, "monitor") }
+func (m *Machine) keyboard() string { return filepath.Join(m.dir, "console") }
 
 // PID returns the number of QEMU's process.
 func (m *Machine) PID() int { return m.cmd.Process.Pid }

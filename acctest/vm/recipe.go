@@ -12,6 +12,34 @@ import (
 	"strings"
 )
 
+// System is a release that base images can be made of.
+type System struct {
+	Name  string // for people
+	File  string // for names of files
+	Suite string // its code name
+
+	mirrors []string // lines of sources.list
+}
+
+// The systems that bake is proven on.
+var (
+	// Debian 11 is at its end, and its security archive lists a kernel that it
+	// does not hold. What is in its last point release stays as it is.
+	Debian11 = System{"Debian 11", "debian-11", "bullseye", []string{
+		"deb http://deb.debian.org/debian bullseye main",
+	}}
+	Debian12 = System{"Debian 12", "debian-12", "bookworm", []string{
+		"deb http://deb.debian.org/debian bookworm main",
+		"deb http://deb.debian.org/debian bookworm-updates main",
+		"deb http://deb.debian.org/debian-security bookworm-security main",
+	}}
+	Debian13 = System{"Debian 13", "debian-13", "trixie", []string{
+		"deb http://deb.debian.org/debian trixie main",
+		"deb http://deb.debian.org/debian trixie-updates main",
+		"deb http://deb.debian.org/debian-security trixie-security main",
+	}}
+)
+
 // imageRecipe is what an image is made of.
 type imageRecipe struct {
 	Suite    string
@@ -27,17 +55,13 @@ type imageRecipe struct {
 // hostInGuest is this machine's address in QEMU's user network.
 const hostInGuest = "10.0.2.2"
 
-// recipe is a small Debian 12 server with cloud-init, as they are found at
-// hosting providers, less what costs time at each boot. sshd, PAM and sudo are
-// as Debian ships them, and the PAM module is not there.
-func recipe(proxies map[string]string) imageRecipe {
+// recipe is a small Debian server with cloud-init, as they are found at hosting
+// providers, less what costs time at each boot. sshd, PAM and sudo are as Debian
+// ships them, and the PAM module is not there.
+func recipe(s System, proxies map[string]string) imageRecipe {
 	return imageRecipe{
-		Suite: "bookworm",
-		Mirrors: []string{
-			"deb http://deb.debian.org/debian bookworm main",
-			"deb http://deb.debian.org/debian bookworm-updates main",
-			"deb http://deb.debian.org/debian-security bookworm-security main",
-		},
+		Suite:   s.Suite,
+		Mirrors: s.mirrors,
 		Packages: []string{
 			"linux-image-cloud-amd64", "initramfs-tools", "zstd", "kmod", "udev",
 			"systemd-sysv", "dbus", // logind wants dbus, and it is who hears the power button

@@ -31,12 +31,15 @@ func TestProxies(t *testing.T) {
 }
 
 func TestRecipe(t *testing.T) {
-	plain, proxied := recipe(nil), recipe(map[string]string{"http": "http://10.0.2.2:3142"})
+	plain, proxied := recipe(Debian12, nil), recipe(Debian12, map[string]string{"http": "http://10.0.2.2:3142"})
 	if plain.key() == proxied.key() {
 		t.Error("another recipe has the same key")
 	}
-	if plain.key() != recipe(nil).key() {
+	if plain.key() != recipe(Debian12, nil).key() {
 		t.Error("the same recipe has another key")
+	}
+	if plain.key() == recipe(Debian13, nil).key() {
+		t.Error("another system has the same key")
 	}
 	for _, r := range []imageRecipe{plain, proxied} {
 		cmd := exec.Command("sh", "-n")

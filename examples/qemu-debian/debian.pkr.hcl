@@ -1,4 +1,4 @@
-# A Debian 12 image whose instances demand an SSH key and a one-time code.
+# A Debian image whose instances demand an SSH key and a one-time code.
 
 packer {
   required_plugins {
@@ -47,6 +47,12 @@ variable "output_directory" {
   default = "out"
 }
 
+variable "image_name" {
+  type        = string
+  default     = "debian-12-totp"
+  description = "The image's file in the output directory, without .qcow2. For Debian 11 or 13 give base_image and base_checksum as well."
+}
+
 variable "report" {
   type        = string
   default     = "totp-report.json"
@@ -62,6 +68,11 @@ variable "accelerator" {
 variable "cpu_model" {
   type    = string
   default = "host"
+}
+
+variable "cpus" {
+  type    = number
+  default = 2
 }
 
 variable "kernel" {
@@ -108,12 +119,12 @@ source "qemu" "debian" {
   skip_compaction  = true
   format           = "qcow2"
   output_directory = var.output_directory
-  vm_name          = "debian-12-totp.qcow2"
+  vm_name          = "${var.image_name}.qcow2"
 
   accelerator    = var.accelerator
   machine_type   = "pc" # Debian's kernel for clouds has no driver for q35's CD drive
   cpu_model      = var.cpu_model
-  cpus           = 2
+  cpus           = var.cpus
   memory         = 1024
   disk_interface = "virtio"
   net_device     = "virtio-net"

@@ -1,0 +1,134 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build linux
+
+package scenario_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/report"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/scenario"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
+)
+
+// TestSystems goes the whole way on the other systems that are proven, and then
+// boots their instances as they should not be.
+func TestSystems(t *testing.T) {
+	if os.Getenv("TOTP_ACC") != "all" {
+		t.Skip("set TOTP_ACC=all to build images of Debian 11 and 13 and boot them, as root on Debian")
+	}
+	for _, s := range []vm.System{vm.Debian12} {
+		t.Run(s.Name, func(t *testing.T) {
+			cache, err := rootfs.CacheDir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(cache, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			res, err := scenario.Prove(t.Context(), scenario.Options{
+				System: s, Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
+			})
+			if res.Instance != nil {
+				t.Cleanup(res.Instance.Cut)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			passed(t, res.Rows)
+			b := boots{res: res}
+			b.begin(t)
+			if err := res.Instance.PowerOff(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.run(t)
+		})
+	}
+}
+
+// spoiled are states of an instance in which the agent does not work, or sshd is
+// started another way. Each is made in the boot before its own, so that all of
+// them cost one boot each.
+var spoiled = []struct{ name, script string }{
+	{"ssh.socket starts sshd, and the agent fails", `
+systemctl disable --quiet ssh.service
+systemctl unmask --quiet ssh.socket
+systemctl enable --quiet ssh.socket
+cp --remove-destination /bin/false /usr/local/sbin/totp-agent`},
+	{"ssh.service starts sshd, and the agent is masked", `
+systemctl disable --quiet ssh.socket
+systemctl enable --quiet ssh.service
+ln -sf /dev/null /etc/systemd/system/totp-agent.service`},
+}
+
+// boots are boots of one instance in those states.
+type boots struct {
+	res      *scenario.Result
+	stranger *scenario.Person
+	password string // root's, for the console
+}
+
+// begin looks at an instance that runs as it should, and makes the first state
+// of it.
+func (b *boots) begin(t *testing.T) {
+	t.Helper()
+	b.cycles(t)
+	var err error
+	if b.stranger, b.password, err = b.res.Instance.Newcomer(t.Context(), b.card(), "dave"); err != nil {
+		t.Fatal(err)
+	}
+	b.spoil(t, 0)
+}
+
+// run goes on with the instance when it has been shut down.
+func (b *boots) run(t *testing.T) {
+	for n, s := range spoiled {
+		t.Run(s.name, func(t *testing.T) {
+			boot(t, b.res.Instance)
+			rows, err := b.res.Instance.Closed(t.Context(), b.card(), b.stranger, b.password)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("\n%s", rows)
+			passed(t, rows)
+			b.cycles(t)
+			if n+1 < len(spoiled) {
+				b.spoil(t, n+1)
+			}
+			if err := b.res.Instance.PowerOff(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// card is alice's, who may use sudo.
+func (b *boots) card() card.Card { return b.res.Cards[0] }
+
+func (b *boots) cycles(t *testing.T) {
+	t.Helper()
+	if err := b.res.Instance.OrderingCycles(t.Context(), b.card()); err != nil {
+		t.Error(err)
+	}
+}
+
+func (b *boots) spoil(t *testing.T, n int) {
+	t.Helper()
+	if _, err := b.res.Instance.Sudo(t.Context(), b.card(), spoiled[n].script); err != nil {
+		t.Fatalf("%s: %v", spoiled[n].name, err)
+	}
+}
+
+func passed(t *testing.T, rows login.Rows) {
+	t.Helper()
+	if !rows.OK() {
+		t.Errorf("the logins are not as expected\n%s", rows)
+	}
+}
