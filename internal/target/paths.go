@@ -112,8 +112,20 @@ const (
 	CloudVendorConfig   = CloudInstance + "/vendor-cloud-config.txt" // vendor-data's, merged
 )
 
+// Firewalls.
+const (
+	UFWDir       = "/etc/ufw"
+	UFWDefaults  = "/etc/default/ufw"
+	FirewalldDir = "/etc/firewalld"
+	NftablesConf = "/etc/nftables.conf"
+)
+
 // Commands.
 const (
+	UFW                = "/usr/sbin/ufw"
+	FirewallCmd        = "/usr/bin/firewall-cmd"
+	FirewallOfflineCmd = "/usr/bin/firewall-offline-cmd"
+
 	SSHD          = "/usr/sbin/sshd"
 	SSH           = "/usr/bin/ssh"
 	SSHKeygen     = "/usr/bin/ssh-keygen"
