@@ -51,11 +51,12 @@ var errRefused = errors.New("refused")
 // it wrote to its standard output. The error of a command that fails carries its
 // standard error.
 func (Go) Run(ctx context.Context, s Server, a Account, command string) (string, error) {
-	code, err := a.Codes.Next(ctx)
+	// The code after the wait: it may not be valid for so long.
+	done, err := a.Codes.Pace(ctx)
 	if err != nil {
 		return "", err
 	}
-	done, err := a.Codes.Pace(ctx)
+	code, err := a.Codes.Next(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -144,11 +144,11 @@ func Table(ctx context.Context, p Plan) (Rows, error) {
 // key there, with a made-up code and with the password. The client must be one
 // that says what it was asked. One attempt counts against the rate limit.
 func Short(ctx context.Context, c Client, s Server, enrolled, stranger Account) (Rows, error) {
-	code, err := enrolled.Codes.Next(ctx)
+	t := &table{ctx: ctx, plan: Plan{Server: s}}
+	code, err := t.fresh(enrolled)
 	if err != nil {
 		return nil, err
 	}
-	t := &table{ctx: ctx, plan: Plan{Server: s}}
 	both := []string{PublicKey, KeyboardInteractive}
 	keyless := stranger
 	keyless.Key = nil
@@ -167,15 +167,15 @@ func Short(ctx context.Context, c Client, s Server, enrolled, stranger Account) 
 // Enter tries key and code once, with a fresh code and at a moment when the rate
 // limit allows it.
 func Enter(ctx context.Context, c Client, s Server, a Account) (Result, error) {
-	code, err := a.Codes.Next(ctx)
-	if err != nil {
-		return Result{}, err
-	}
 	done, err := a.Codes.Pace(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	defer done()
+	code, err := a.Codes.Next(ctx) // after the wait, during which it might expire
+	if err != nil {
+		return Result{}, err
+	}
 	return c.Login(ctx, s, Try{User: a.User, Key: a.Key,
 		Methods: []string{PublicKey, KeyboardInteractive}, Answers: []string{code}}), nil
 }

@@ -24,7 +24,7 @@ func TestSystems(t *testing.T) {
 	if os.Getenv("TOTP_ACC") != "all" {
 		t.Skip("set TOTP_ACC=all to build images of Debian 11 and 13 and boot them, as root on Debian")
 	}
-	for _, s := range []vm.System{vm.Debian12} {
+	for _, s := range []vm.System{vm.Debian11, vm.Debian13} {
 		t.Run(s.Name, func(t *testing.T) {
 			cache, err := rootfs.CacheDir()
 			if err != nil {

@@ -19,7 +19,13 @@ type System struct {
 	Suite string // its code name
 
 	mirrors []string // lines of sources.list
+	network string   // how cloud-init is told of networkd
 }
+
+const (
+	byCloudInit = "system_info:\n  network: {renderers: [networkd]}\n"
+	byNetworkd  = "network: {config: disabled}\n" // all that cloud-init can that does not know networkd
+)
 
 // The systems that bake is proven on.
 var (
@@ -27,17 +33,17 @@ var (
 	// does not hold. What is in its last point release stays as it is.
 	Debian11 = System{"Debian 11", "debian-11", "bullseye", []string{
 		"deb http://deb.debian.org/debian bullseye main",
-	}}
+	}, byNetworkd}
 	Debian12 = System{"Debian 12", "debian-12", "bookworm", []string{
 		"deb http://deb.debian.org/debian bookworm main",
 		"deb http://deb.debian.org/debian bookworm-updates main",
 		"deb http://deb.debian.org/debian-security bookworm-security main",
-	}}
+	}, byCloudInit}
 	Debian13 = System{"Debian 13", "debian-13", "trixie", []string{
 		"deb http://deb.debian.org/debian trixie main",
 		"deb http://deb.debian.org/debian trixie-updates main",
 		"deb http://deb.debian.org/debian-security trixie-security main",
-	}}
+	}, byCloudInit}
 )
 
 // imageRecipe is what an image is made of.
@@ -59,7 +65,7 @@ const hostInGuest = "10.0.2.2"
 // providers, less what costs time at each boot. sshd, PAM and sudo are as Debian
 // ships them, and the PAM module is not there.
 func recipe(s System, proxies map[string]string) imageRecipe {
-	return imageRecipe{
+	r := imageRecipe{
 		Suite:   s.Suite,
 		Mirrors: s.mirrors,
 		Packages: []string{
@@ -85,9 +91,7 @@ datasource_list: [NoCloud, None]
 manage_etc_hosts: localhost
 ssh_genkeytypes: [ed25519, ecdsa]
 apt: {preserve_sources_list: true}
-system_info:
-  network: {renderers: [networkd]}
-`,
+` + s.network,
 		},
 		Mask: []string{
 			"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
@@ -95,6 +99,10 @@ system_info:
 		},
 		Enable: []string{"systemd-networkd.service"},
 	}
+	if s.network == byNetworkd {
+		r.Files["/etc/systemd/network/50-lab.network"] = "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n"
+	}
+	return r
 }
 
 // proxies returns the HTTP proxies that an environment asks for, as the guest
