@@ -30,9 +30,9 @@ type Recipe struct {
 }
 
 // Debian11, Debian12 and Debian13 are servers as they are before bake: sshd,
-// sudo, systemd's files. The PAM module and cloud-init are not installed; their
-// packages lie in apt's cache, so that a root installs the real thing without
-// waiting for a mirror.
+// sudo, systemd's files. The PAM module, an NTP client and cloud-init are not
+// installed; their packages lie in apt's cache, so that a root installs the real
+// thing without waiting for a mirror.
 var (
 	Debian11 = debian("11", "bullseye")
 	Debian12 = debian("12", "bookworm")
@@ -47,7 +47,7 @@ func debian(version, suite string) Recipe {
 		Name:     "Debian " + version,
 		Suite:    suite,
 		Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
-		Prefetch: []string{"libpam-google-authenticator", "openssh-server", "libpam-runtime", "cloud-init"},
+		Prefetch: []string{"libpam-google-authenticator", "systemd-timesyncd", "openssh-server", "libpam-runtime", "cloud-init"},
 	}
 }
 

@@ -96,6 +96,9 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 			if wrong(findings) == 0 {
 				fmt.Fprintln(e.out, "everything is as it was baked")
 			}
+			if c := t.Clock(); c.State == target.ClockUnknown {
+				fmt.Fprintln(e.out, "clock:", c)
+			}
 		}
 		if n := wrong(findings); n > 0 {
 			return fmt.Errorf("%d findings: %w", n, errFindings)
@@ -113,11 +116,11 @@ func (e env) repair(t *target.Target) error {
 	return err
 }
 
-// wrong counts the findings that are not only notices.
+// wrong counts the findings that break what the bake promised.
 func wrong(findings []bake.Finding) int {
 	n := 0
 	for _, f := range findings {
-		if f.Severity != bake.Notice {
+		if f.Severity != bake.Notice && f.Severity != bake.Warning {
 			n++
 		}
 	}

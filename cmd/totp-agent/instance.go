@@ -88,6 +88,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 	for _, l := range st.Remarks {
 		fmt.Fprintf(w, "passed over: %s layer: %s\n", l.Layer, l.Error)
 	}
+	if st.Clock != nil && st.Clock.State != target.ClockSynchronised {
+		fmt.Fprintf(w, "clock: %s\n", st.Clock)
+	}
 	if st.Notice != "" {
 		fmt.Fprintf(w, "notice: %s\n", strings.TrimSpace(st.Notice))
 	}

@@ -123,7 +123,9 @@ func (b *baker) run(ctx context.Context) (*Report, error) {
 		{"sshd_config", b.include},
 		{"moduli", b.moduli},
 		{"units", b.units},
+		{"time", b.time},
 		{"verify", b.verify},
+		{"firewall", b.firewall},
 		{"report", func(ctx context.Context) (said string, err error) {
 			report, said, err = b.report(ctx)
 			return said, err

@@ -37,6 +37,9 @@ const (
 	Degraded Severity = "degraded"
 	// Notice: as the policy has it, and worth knowing.
 	Notice Severity = "notice"
+	// Warning: what the image is to do for its users is not at stake, but a login
+	// may fail that should not: the clock, a firewall. No check fails for it.
+	Warning Severity = "warning"
 )
 
 // The remedy that fits most findings.
@@ -75,6 +78,8 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	if err := c.sshd(ctx); err != nil {
 		return nil, err
 	}
+	c.clock()
+	c.firewalls(ctx)
 	return c.findings, ctx.Err()
 }
 

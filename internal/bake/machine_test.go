@@ -74,6 +74,8 @@ func newMachine(tb testing.TB) *machine {
 	m.put(unit, stock(tb, "ssh.service"), 0o644)
 	m.put(target.Passwd, "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\nalice:x:1000:1000::/home/alice:/bin/bash\n", 0o644)
 	m.put("/run/sshd/x", "", 0o644)
+	m.put("/lib/systemd/system/systemd-timesyncd.service", "[Install]\nWantedBy=sysinit.target\nAlias=dbus-org.freedesktop.timesync1.service\n", 0o644)
+	m.put("/etc/systemd/system/sysinit.target.wants/systemd-timesyncd.service", "", 0o644) // a link, on a real one
 	return m
 }
 

@@ -32,10 +32,14 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 	if !b.t.IsRegular(target.SSHD) {
 		missing = append(missing, b.facts.sshPackage)
 	}
+	present := b.Policy != nil && b.Policy.Packages == policy.PackagesPresent
+	if !present { // a login goes on without it; the time step says what is not there
+		missing = append(missing, b.timePackages()...)
+	}
 	if len(missing) == 0 {
 		return "all there", nil
 	}
-	if b.Policy != nil && b.Policy.Packages == policy.PackagesPresent {
+	if present {
 		return "", fmt.Errorf("%s: %w; install it before the bake, or set packages to %q",
 			strings.Join(missing, ", "), ErrPackage, policy.PackagesInstall)
 	}

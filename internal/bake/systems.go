@@ -25,6 +25,7 @@ type system struct {
 	support       Support
 
 	pamPackage, sshPackage string
+	timePackage            string // an NTP client, for where there is none
 	pamPassword            string // the line of the PAM service sshd that asks for a password
 
 	// How the distribution's unit starts sshd: program and arguments, and the
@@ -59,6 +60,7 @@ func debian(version, template string) system {
 		id: "debian", versionID: version, name: "Debian " + version, support: Proven,
 		pamPackage:  "libpam-google-authenticator",
 		sshPackage:  "openssh-server",
+		timePackage: "systemd-timesyncd",
 		pamPassword: "@include common-auth",
 		sshdStart:   target.SSHD + " -D",
 		sshdRest:    "$SSHD_OPTS",

@@ -27,6 +27,7 @@ type Status struct {
 	Remarks       []RefusedLayer `json:"remarks,omitempty"` // keys of a newer version, which this agent passed over
 	Notice        string         `json:"notice,omitempty"`  // what console and SSH banner say
 	Error         string         `json:"error,omitempty"`
+	Clock         *target.Clock  `json:"clock,omitempty"` // now: codes depend on it
 }
 
 // UserStatus is one user's part.
@@ -75,6 +76,8 @@ func ReadStatus(t *target.Target) (*Status, error) {
 	if err := json.Unmarshal(b, st); err != nil {
 		return nil, errors.New(target.Status + ": damaged; run totp-agent enroll")
 	}
+	clock := t.Clock()
+	st.Clock = &clock
 	if err := st.refresh(t); err != nil {
 		// What cannot be brought up to date is still worth showing.
 		st.Error = strings.TrimPrefix(st.Error+"; "+err.Error(), "; ")
