@@ -4,15 +4,18 @@
 //go:build linux
 
 // Bench prints what the agent costs on this machine: the CPU time, memory and
-// delay of an enrollment as a whole process, and the size of the binary for
-// each architecture. The size is also a gate, see package release.
+// delay of an enrollment as a whole process, the time of a build over SSH beside
+// one that does the manual guide's steps by a shell provisioner, and the size of the
+// binary for each architecture. The size is also a gate, see package release.
 //
-// It runs the agent in an empty root of its own and so needs root.
+// It runs the agent in roots of its own and so needs root, and what package
+// rootfs needs.
 package main
 
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +59,7 @@ func run() error {
 
 	sizes := map[string]size{}
 	for _, arch := range []string{"amd64", "arm64"} {
-		if sizes[arch], err = build(dir, arch); err != nil {
+		if sizes[arch], err = compile(dir, arch); err != nil {
 			return err
 		}
 	}
@@ -64,7 +67,10 @@ func run() error {
 	if os.Geteuid() != 0 {
 		return errors.New("the times need root, since the agent runs in a root of its own")
 	}
-	return printTimes(dir)
+	if err := printTimes(dir); err != nil {
+		return err
+	}
+	return printBuilds(context.Background(), dir)
 }
 
 type size struct {
@@ -73,7 +79,7 @@ type size struct {
 
 func agent(dir, arch string) string { return filepath.Join(dir, "totp-agent-"+arch) }
 
-func build(dir, arch string) (size, error) {
+func compile(dir, arch string) (size, error) {
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", agent(dir, arch), "./cmd/totp-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
