@@ -25,13 +25,17 @@ const (
 	rateMargin   = 2 * time.Second // whole seconds, and the server's clock
 )
 
+// clockMargin is how far the server's clock may be from this machine's, and how
+// long a login may take to come to the code.
+const clockMargin = 5 * time.Second
+
 // step is how long a code is the current one.
 const step = otp.Period * time.Second
 
 // Codes gives out the codes of one secret, none twice, and keeps count of
 // attempts so that none meets the rate limit of 3 in 30 seconds. The module
 // takes the codes of the previous, this and the next step, so three logins can
-// be had at one moment. It prints as a placeholder.
+// be had at nearly every moment. It prints as a placeholder.
 type Codes struct {
 	mu       sync.Mutex
 	secret   string
@@ -146,16 +150,26 @@ func (c *Codes) next() (code string, wait time.Duration, err error) {
 	defer c.mu.Unlock()
 	now := c.now()
 	this := now.Unix() / otp.Period
+	begun, ends := now.Sub(time.Unix(this*otp.Period, 0)), time.Unix((this+1)*otp.Period, 0).Sub(now)
 	// The next step's code is valid longer than the previous one's.
-	for _, s := range []int64{this, this + 1, this - 1} {
-		if c.used[s] {
-			continue
+	for _, s := range []struct {
+		step int64
+		wait time.Duration // until it is certain that the server is near enough
+	}{{this, 0}, {this + 1, clockMargin - begun}, {this - 1, clockMargin - ends}} {
+		switch {
+		case c.used[s.step]:
+		case s.wait <= 0:
+			c.used[s.step] = true
+			code, err := otp.Code(c.secret, time.Unix(s.step*otp.Period, 0))
+			return code, 0, err
+		case s.step > this:
+			wait = s.wait
 		}
-		c.used[s] = true
-		code, err := otp.Code(c.secret, time.Unix(s*otp.Period, 0))
-		return code, 0, err
 	}
-	return "", time.Unix((this+1)*otp.Period, 0).Sub(now), nil
+	if wait == 0 {
+		wait = ends
+	}
+	return "", wait, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

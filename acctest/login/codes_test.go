@@ -34,6 +34,7 @@ func expired() context.Context {
 
 func TestThreeCodesAtOneMoment(t *testing.T) {
 	c, now := clocked()
+	*now = now.Add(10 * time.Second)
 	var got []string
 	for range 3 {
 		code, err := c.Next(expired())
@@ -57,6 +58,31 @@ func TestThreeCodesAtOneMoment(t *testing.T) {
 	}
 	if _, err := c.Next(expired()); !errors.Is(err, context.Canceled) {
 		t.Errorf("two codes in one step: %v", err)
+	}
+}
+
+// At either end of a step a server whose clock is a little off takes one
+// neighbour's code only.
+func TestNoCodeAtItsEdge(t *testing.T) {
+	for _, at := range []struct {
+		shift     time.Duration
+		neighbour time.Duration // whose code is given out after the current one
+		codes     int
+	}{{0, -step, 2}, {4 * time.Second, -step, 2}, {5 * time.Second, step, 3}, {25 * time.Second, step, 3}, {26 * time.Second, step, 2}} {
+		c, now := clocked()
+		*now = now.Add(at.shift)
+		var got []string
+		for {
+			code, err := c.Next(expired())
+			if err != nil {
+				break
+			}
+			got = append(got, code)
+		}
+		want, err := otp.Code(secret, now.Add(at.neighbour))
+		if err != nil || len(got) != at.codes || got[1] != want {
+			t.Errorf("%v into a step: %v, second %q wanted, %v", at.shift, got, want, err)
+		}
 	}
 }
 

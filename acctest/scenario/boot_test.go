@@ -6,8 +6,10 @@
 package scenario_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
@@ -15,6 +17,7 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/scenario"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 )
 
@@ -84,7 +87,31 @@ func (b *boots) begin(t *testing.T) {
 	if b.stranger, b.password, err = b.res.Instance.Newcomer(t.Context(), b.card(), "dave"); err != nil {
 		t.Fatal(err)
 	}
+	b.clock(t)
 	b.spoil(t, 0)
+}
+
+// clock compares what the agent says of the clock with what systemd says: on an
+// instance of a bake, an NTP client is enabled.
+func (b *boots) clock(t *testing.T) {
+	t.Helper()
+	out, err := b.res.Instance.Sudo(t.Context(), b.card(), `systemctl is-enabled systemd-timesyncd
+timedatectl show --property=NTPSynchronized --value
+totp-agent status --json`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enabled, rest, _ := strings.Cut(out, "\n")
+	synchronised, status, _ := strings.Cut(rest, "\n")
+	var st struct{ Clock target.Clock }
+	if err := json.Unmarshal([]byte(status), &st); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	t.Logf("NTP client %s, synchronised: %s; the agent: %s", enabled, synchronised, st.Clock)
+	want := map[string]target.ClockState{"yes": target.ClockSynchronised, "no": target.ClockUnsynchronised}[synchronised]
+	if enabled != "enabled" || want == "" || st.Clock.State != want {
+		t.Errorf("the clock: %q", out)
+	}
 }
 
 // run goes on with the instance when it has been shut down.

@@ -5,7 +5,8 @@
 // key and code, with nothing simulated: Packer, QEMU, Debian, cloud-init, sshd,
 // PAM, OpenSSH's and PuTTY's clients, age.
 //
-// [Run] is what the demo shows and what the acceptance test begins with.
+// [Run] is what the demo shows and what the acceptance test begins with; [Prove] is
+// the short way for the other systems.
 // [Lab] and [Instance] are its parts, for tests that go on from there.
 //
 // # Promises

@@ -4,7 +4,7 @@
 // Package vm is the large half of the lab: virtual machines of a Debian with
 // cloud-init, under QEMU.
 //
-// [BuildBase] makes a Debian 12 image out of Debian's own packages, once, and caches
+// [BuildBase] makes an image of Debian 11, 12 or 13 out of Debian's own packages, once, and caches
 // it; [Start] boots a disk made from it, with a NoCloud seed, a console log, a
 // virtio-serial port on a UNIX socket and SSH on a loopback port. [Open] reads a
 // disk that no machine runs from.
