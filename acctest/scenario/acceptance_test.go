@@ -48,6 +48,11 @@ func TestAcceptance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("the image holds nothing of its build", func(t *testing.T) {
+		if err := res.Lab.CheckImage(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("every channel has the same envelopes", func(t *testing.T) { testChannels(t, res) })
 	if acc != "all" {
 		return

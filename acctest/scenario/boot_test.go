@@ -46,6 +46,9 @@ func TestSystems(t *testing.T) {
 				t.Fatal(err)
 			}
 			passed(t, res.Rows)
+			if err := res.Lab.CheckImage(t.Context()); err != nil {
+				t.Error(err)
+			}
 			b := boots{res: res}
 			b.begin(t)
 			if err := res.Instance.PowerOff(t.Context()); err != nil {
