@@ -20,6 +20,11 @@ type SSHDConfig struct {
 	Notice     string    // an sshd configuration file to include, where it exists
 }
 
+// HostKeys is the data of etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf.
+type HostKeys struct {
+	Keys []string // private key files, best first; none: the distribution's
+}
+
 // SSHUnit is the data of etc/systemd/system/ssh.service.d/00-totp.conf.
 type SSHUnit struct {
 	Program string   // sshd and its first arguments, as the distribution's unit starts it

@@ -37,6 +37,7 @@ var data = map[string]any{
 		MatchAll:   []templates.Setting{{Keyword: "KbdInteractiveAuthentication", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive"}},
 		Notice:     "/run/totp-agent/sshd-notice.conf",
 	},
+	"etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf": templates.HostKeys{Keys: []string{"/etc/ssh/ssh_host_ed25519_key"}},
 	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
 	"etc/systemd/system-preset/00-totp.preset":       nil,
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},

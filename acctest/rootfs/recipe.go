@@ -42,6 +42,10 @@ var (
 // Debians are the releases that are proven, oldest first.
 var Debians = []Recipe{Debian11, Debian12, Debian13}
 
+// Auditor has ssh-audit in the newest version that a Debian release has: older
+// ones do not know the algorithms of OpenSSH 9.9 and later.
+var Auditor = Recipe{Name: "Debian 13 with ssh-audit", Suite: "trixie", Include: []string{"ssh-audit"}}
+
 func debian(version, suite string) Recipe {
 	return Recipe{
 		Name:     "Debian " + version,

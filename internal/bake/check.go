@@ -187,6 +187,11 @@ func (c *checker) exempt() error {
 	if err != nil {
 		return err
 	}
+	if name, err := exemptRoot(c.t, c.facts.policy.SSHD); err != nil {
+		return err
+	} else if name != "" {
+		c.add(Critical, "exempt-root", target.Passwd, fmt.Sprintf("%q is root by another name, and may log in with the key alone", name), "take it out of the exempt group or list")
+	}
 	for _, name := range slices.Sorted(maps.Keys(accounts)) {
 		c.add(Notice, "exempt", target.SSHDDropIn, fmt.Sprintf("%q logs in with the key alone (%s)", name, accounts[name]),
 			"nothing is to be done where that is as you want it")

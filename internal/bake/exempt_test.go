@@ -54,3 +54,25 @@ func TestExemptAccounts(t *testing.T) {
 		t.Errorf("a key alone of somebody who is not exempt: %v", err)
 	}
 }
+
+// Root by another name is not exempt: sshd's rule would not know it.
+func TestExemptRoot(t *testing.T) {
+	for name, p := range map[string]policy.SSHD{
+		"by group":   {ExemptGroups: []string{"deploy"}},
+		"by name":    {ExemptUsers: []string{"toor"}},
+		"by network": {ExemptFrom: []string{"10.0.0.0/8"}},
+	} {
+		m := newMachine(t)
+		m.put(target.Passwd, m.read(target.Passwd)+"toor:x:0:0::/root:/bin/sh\n", 0o644)
+		m.put(target.Group, "deploy:x:2000:toor\n", 0o644)
+		o := m.options()
+		o.Policy.SSHD = p
+		if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) || !strings.Contains(err.Error(), "toor") {
+			t.Errorf("%s: %v", name, err)
+		}
+		o.Policy.SSHD = policy.SSHD{}
+		if _, err := Run(t.Context(), m.Target, o); err != nil {
+			t.Errorf("not exempt: %v", err)
+		}
+	}
+}

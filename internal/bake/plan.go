@@ -81,7 +81,18 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{dirs: dirs, files: []file{{path: target.SSHDDropIn, mode: 0o600, data: conf}}}
+	var keys templates.HostKeys
+	if named(ours, f.policy.SSHD.Algorithms) {
+		keys.Keys = hostKeys
+	}
+	hostKeyConf, err := templates.Render(strings.TrimPrefix(target.SSHDHostKeys, "/"), keys)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{dirs: dirs, files: []file{
+		{path: target.SSHDDropIn, mode: 0o600, data: conf},
+		{path: target.SSHDHostKeys, mode: 0o600, data: hostKeyConf},
+	}}
 	for _, tf := range templateFiles {
 		if tf.path == dpkgHook && !f.dpkg {
 			continue

@@ -84,9 +84,6 @@ var session = []setting{
 // that of Debian 12 with the newer key exchange ahead and the kinds and sizes of
 // user keys that people have, strict that of Debian 13.
 var algorithms = []setting{
-	// cloud-init makes an ECDSA key as well, which nobody is offered.
-	{keyword: "HostKey", value: target.SSHDir + "/ssh_host_ed25519_key", algorithms: ours},
-	{keyword: "HostKey", value: target.SSHDir + "/ssh_host_rsa_key", algorithms: ours},
 	{keyword: "KexAlgorithms", algorithms: compatible, value: quantumKex + "," +
 		"curve25519-sha256,curve25519-sha256@libssh.org," +
 		"diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group-exchange-sha256"},
@@ -112,6 +109,10 @@ var algorithms = []setting{
 	{keyword: "RequiredRSASize", value: "2048", since: v(9, 1), algorithms: compatible},
 	{keyword: "RequiredRSASize", value: "3072", since: v(9, 1), algorithms: strict},
 }
+
+// hostKeys are the host keys whose kinds are offered, best first. A file that is
+// not there is passed over by sshd as long as another one is.
+var hostKeys = []string{target.SSHDir + "/ssh_host_ed25519_key", target.SSHDir + "/ssh_host_rsa_key"}
 
 // The words of sshd.algorithms.
 var (
@@ -158,14 +159,12 @@ func known(settings []setting, version target.OpenSSH, p policy.SSHD) []setting 
 func named(words []string, word string) bool { return words == nil || slices.Contains(words, word) }
 
 // allKeywords are the keywords that our file sets in one version or another, in
-// lower case. HostKey is none of them: sshd adds up all that it reads of it.
+// lower case.
 func allKeywords() map[string]bool {
 	m := map[string]bool{}
 	for _, list := range [][]setting{auth, session, algorithms} {
 		for _, s := range list {
-			if s.keyword != "HostKey" {
-				m[strings.ToLower(s.keyword)] = true
-			}
+			m[strings.ToLower(s.keyword)] = true
 		}
 	}
 	return m

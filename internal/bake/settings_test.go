@@ -54,7 +54,7 @@ func TestDropInGolden(t *testing.T) {
 			lacks: []string{"ecdsa", "curve25519-sha256,", "diffie"}},
 		{name: "distro", version: v(9, 2), policy: policy.SSHD{Algorithms: policy.AlgorithmsDistro, TCPForwarding: policy.ForwardingAllow, RootLogin: policy.RootDeny},
 			has:   []string{"AllowTcpForwarding yes", "PermitRootLogin no", "\tPermitRootLogin no"},
-			lacks: []string{"Ciphers", "HostKey", "RequiredRSASize", "AllowTcpForwarding no"}},
+			lacks: []string{"Ciphers", "HostKeyAlgorithms", "RequiredRSASize", "AllowTcpForwarding no"}},
 		{name: "exempt", version: v(9, 2), policy: policy.SSHD{ExemptGroups: []string{"deploy", "backup-jobs"}, ExemptUsers: []string{"ansible"}, ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}},
 			has: []string{"Match Group deploy,backup-jobs User *,!root\n\tAuthenticationMethods publickey\n", "Match User ansible\n", "Match Address 10.20.0.0/16,fd00:1::/64 User *,!root\n"}},
 	} {
@@ -108,7 +108,7 @@ func TestUnitOptions(t *testing.T) {
 	}
 }
 
-// Every policy says each keyword once, but for HostKey, in every version.
+// Every policy says each keyword once in every version.
 func TestSettingsOnce(t *testing.T) {
 	for _, version := range []target.OpenSSH{v(8, 4), v(8, 9), v(9, 2), v(9, 9), v(10, 0)} {
 		for _, a := range []string{policy.AlgorithmsCompatible, policy.AlgorithmsStrict, policy.AlgorithmsDistro} {
@@ -117,7 +117,7 @@ func TestSettingsOnce(t *testing.T) {
 					seen := map[string]bool{}
 					for _, list := range [][]setting{auth, session, algorithms} {
 						for _, s := range known(list, version, policy.SSHD{Algorithms: a, RootLogin: root, TCPForwarding: forward}) {
-							if seen[s.keyword] && s.keyword != "HostKey" {
+							if seen[s.keyword] {
 								t.Errorf("%s %s %s %s: %s twice", version, a, root, forward, s.keyword)
 							}
 							seen[s.keyword] = true

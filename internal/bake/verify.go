@@ -178,6 +178,9 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 	if err := s.test(ctx); err != nil {
 		return "", err
 	}
+	if name, err := exemptRoot(b.t, b.facts.policy.SSHD); name != "" || err != nil {
+		return "", errors.Join(err, fmt.Errorf("%q: %w: it is root by another name, and exempt; take it out of the group or the list", name, ErrEffective))
+	}
 	ls, err := logins(b.t, b.facts.policy.SSHD)
 	if err != nil {
 		return "", err

@@ -28,7 +28,6 @@ type mark struct {
 	Sudo   bool   `json:"sudo,omitempty"`   // loses its sudo rules
 	Remove bool   `json:"remove,omitempty"` // goes with its home directory
 
-	file string // the mark's own name, in leaks
 }
 
 var errMark = errors.New("damaged; run totp-agent clean again, or remove it")

@@ -43,6 +43,7 @@ const (
 	Moduli        = SSHDir + "/moduli"
 	SSHDDropInDir = SSHDir + "/sshd_config.d"
 	SSHDDropIn    = SSHDDropInDir + "/00-00-totp.conf"
+	SSHDHostKeys  = SSHDDropInDir + "/00-01-totp-hostkeys.conf"
 	SSHDRunDir    = "/run/sshd" // sshd's privilege separation directory
 
 	hostKeyPattern = "ssh_host_*_key.pub"
