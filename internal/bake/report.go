@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/clean"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -30,6 +31,9 @@ type Report struct {
 	// lower case → value. The user "totp-no-such-user" stands for every name
 	// without an account.
 	SSHD map[string]map[string]string `json:"sshd"`
+
+	// SelfTest is what logins have shown since the bake.
+	SelfTest []SelfTestRow `json:"selftest,omitempty"`
 
 	// Clean is what was removed from the image, and what is left. The bake itself
 	// does not clean.
@@ -77,6 +81,25 @@ type ReportFile struct {
 	Path   string `json:"path"`
 	SHA256 string `json:"sha256"` // hex
 	Mode   string `json:"mode"`   // octal: "0600"
+}
+
+// A SelfTestRow is one login of the self-test.
+type SelfTestRow struct {
+	Name     string `json:"name"`
+	User     string `json:"user"`     // a throw-away account, or one that the policy names
+	Expected string `json:"expected"` // the dialogue, step by step
+	Seen     string `json:"seen"`
+	OK       bool   `json:"ok"`
+}
+
+// ReportSelfTest puts the rows of a self-test into the report.
+func ReportSelfTest(t *target.Target, rows []SelfTestRow) error {
+	r, err := ReadReport(t)
+	if err != nil || slices.Equal(r.SelfTest, rows) {
+		return err
+	}
+	r.SelfTest = rows
+	return r.Write(t)
 }
 
 // report writes the report, and is the last step.
