@@ -20,11 +20,12 @@ var may = map[string][]string{
 	".":                   {"provisioner/totp", "datasource/userdata", "version"},
 	"provisioner/totp":    {"cloudinit", "internal/policy", "internal/agentbin"},
 	"datasource/userdata": {"cloudinit", "internal/policy", "internal/agentbin"},
-	"cmd/totp-agent":      {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/target", "secrets/seal", "version"},
+	"cmd/totp-agent":      {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/selftest", "internal/target", "secrets/seal", "version"},
 	"cmd/totpctl":         {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/verify", "internal/agentbin", "version"},
 
 	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/target", "version"},
 	"internal/clean":           {"internal/policy", "internal/target"},
+	"internal/selftest":        {"secrets/otp", "internal/bake", "internal/policy", "internal/target"},
 	"internal/enroll":          {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver", "version"},
 	"internal/deliver":         {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver/console", "internal/deliver/frame"},
 	"internal/deliver/console": {"internal/deliver/frame"},
@@ -131,7 +132,7 @@ func TestPure(t *testing.T) {
 // alone knows a path of the host: where the guest's root is.)
 func TestGuestPaths(t *testing.T) {
 	for _, p := range list(t, "./internal/...", "./templates/...") {
-		if slices.Contains([]string{"internal/bake", "internal/enroll", "internal/deliver", "internal/policy", "templates"}, p.Short()) &&
+		if slices.Contains([]string{"internal/bake", "internal/enroll", "internal/deliver", "internal/policy", "internal/selftest", "templates"}, p.Short()) &&
 			slices.Contains(p.Imports, "path/filepath") {
 			t.Errorf("%s imports path/filepath; use path", p.Short())
 		}

@@ -81,6 +81,8 @@ const (
 // What the machine says about itself.
 const (
 	Passwd          = "/etc/passwd"
+	Shadow          = "/etc/shadow"
+	GShadow         = "/etc/gshadow"
 	Group           = "/etc/group"
 	Shell           = "/bin/sh"
 	OSRelease       = "/etc/os-release"
