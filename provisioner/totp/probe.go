@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +48,10 @@ var goarch = map[string]string{
 const (
 	reportPath = "/var/lib/totp-agent/report.json" // as internal/target has it; a test compares
 	doneMark   = "totp-bake-exit="
+
+	// selfTestFailed is the script's exit status where the bake went well and the
+	// self-test did not.
+	selfTestFailed = 3
 )
 
 // probe asks all that must be known about the guest in one command, and makes
@@ -116,12 +121,16 @@ func archKnown(arch string, archs []string) bool {
 }
 
 // scripts are what root runs on the guest. $d is our private directory there.
-type scripts struct{ bake, report string }
+type scripts struct{ bake, selfTest, report string }
 
 func (p *Provisioner) scripts() scripts {
 	s := scripts{
-		bake:   "$d/totp-agent bake --policy $d/policy.yaml",
-		report: "$d/totp-agent clean --report",
+		bake:     "$d/totp-agent bake --policy $d/policy.yaml",
+		selfTest: "$d/totp-agent selftest",
+		report:   "$d/totp-agent clean --report",
+	}
+	if p.config.SkipSelftest {
+		s.selfTest += " --skip" // the agent knows whether this system may do without
 	}
 	if p.config.SkipClean {
 		s.report = "cat " + reportPath
@@ -138,7 +147,8 @@ func probeCommand(folder string, s scripts) string {
 		`umask 077; LC_ALL=C; export LC_ALL`,
 		`d=$(mktemp -d ` + strings.TrimSuffix(folder, "/") + `/totp.XXXXXXXXXX 2>&1) && [ -d "$d" ] || { e=$d; d=; }`,
 		`x=no; if [ -n "$d" ]; then ` +
-			`printf "#\041/bin/sh\nchmod 0700 $d/totp-agent && ` + s.bake + `\nr=\$?\necho ` + doneMark + `\$r\nexit \$r\n" >"$d/bake"; ` +
+			`printf "#\041/bin/sh\nchmod 0700 $d/totp-agent && ` + s.bake + `\nr=\$?\n` +
+			`[ \$r = 0 ] && { ` + s.selfTest + ` || r=` + strconv.Itoa(selfTestFailed) + `; }\necho ` + doneMark + `\$r\nexit \$r\n" >"$d/bake"; ` +
 			`printf "#\041/bin/sh\nexec ` + s.report + `\n" >"$d/report"; ` +
 			`printf "#\041/bin/sh\n" >"$d/try"; chmod 0700 "$d/try"; "$d/try" 2>/dev/null && x=yes; rm -f "$d/try"; fi`,
 		`u=$(id -u); if [ "$u" = 0 ]; then s=root; elif sudo -n true </dev/null >/dev/null 2>&1; then s=yes; ` +

@@ -293,14 +293,15 @@ func TestReportPath(t *testing.T) {
 // What runs on the guest follows the block.
 func TestScripts(t *testing.T) {
 	for _, test := range []struct {
-		block  map[string]any
-		report string
+		block            map[string]any
+		selfTest, report string
 	}{
-		{map[string]any{}, "$d/totp-agent clean --report"},
-		{map[string]any{"skip_clean": true}, "cat " + target.Report},
+		{map[string]any{}, "$d/totp-agent selftest", "$d/totp-agent clean --report"},
+		{map[string]any{"skip_clean": true}, "$d/totp-agent selftest", "cat " + target.Report},
+		{map[string]any{"skip_selftest": true}, "$d/totp-agent selftest --skip", "$d/totp-agent clean --report"},
 	} {
-		if got := prepared(t, test.block).scripts().report; got != test.report {
-			t.Errorf("%v: %q, want %q", test.block, got, test.report)
+		if got := prepared(t, test.block).scripts(); got.report != test.report || got.selfTest != test.selfTest {
+			t.Errorf("%v: %+v, want %+v", test.block, got, test)
 		}
 	}
 }

@@ -108,7 +108,7 @@ func TestShell(t *testing.T) {
 		noSudo = ""
 		sudo   = `[ "$1" = -n ] && shift; exec "$@"`
 		asks   = `echo "sudo: a password is required" >&2; exit 1`
-		agent  = "#!/bin/sh\n" + `[ "$*" = "clean --report" ] && echo "{}" || echo "bake: $1 $2 $(while read -r l; do case $l in issuer*) echo "$l";; esac; done <"$3")"` + "\n"
+		agent  = "#!/bin/sh\n" + `[ "$1" = selftest ] && { echo "selftest: $*"; exit 0; }; [ "$*" = "clean --report" ] && echo "{}" || echo "bake: $1 $2 $(while read -r l; do case $l in issuer*) echo "$l";; esac; done <"$3")"` + "\n"
 	)
 	for _, tt := range []struct {
 		name, uname, id, sudo, agent string
@@ -120,6 +120,10 @@ func TestShell(t *testing.T) {
 		{"user whose sudo asks", linux, "echo 1000", asks, agent, ErrNoSudo, ""},
 		{"user without sudo", linux, "echo 1000", noSudo, agent, ErrNoSudo, ""},
 		{"not Linux", "echo Darwin", "echo 0", noSudo, agent, ErrNotLinux, ""},
+		{"user with sudo, self-test", linux, "echo 1000", sudo, agent, nil, "selftest: selftest\n"},
+		{"skip it", linux, "echo 1000", sudo, agent, nil, "selftest: selftest --skip"},
+		{"self-test fails", linux, "echo 0", noSudo, "#!/bin/sh\n[ $1 = bake ] || { echo a row; exit 1; }\n", ErrSelfTest, "a row"},
+		{"self-test is refused", linux, "echo 0", noSudo, "#!/bin/sh\n[ $1 = bake ] || { echo a row; exit 2; }\n", ErrSelfTest, "a row"},
 		{"agent fails", linux, "echo 0", noSudo, "#!/bin/sh\necho broken >&2; exit 1\n", ErrBake, "broken"},
 		{"agent refuses", linux, "echo 0", noSudo, "#!/bin/sh\necho wrong >&2; exit 2\n", ErrRefused, "wrong"},
 		{"agent of another machine", linux, "echo 0", noSudo, "\x7fELF of something else", ErrNotRun, ""},
@@ -128,7 +132,8 @@ func TestShell(t *testing.T) {
 			t.Run(tt.name+"/"+filepath.Base(shell), func(t *testing.T) {
 				folder := t.TempDir()
 				p := &Provisioner{agents: fakeAgents{"arm64": tt.agent}}
-				if err := p.Prepare(map[string]any{"remote_folder": folder, "issuer": "Example"}); err != nil {
+				skip := strings.HasPrefix(tt.name, "skip")
+				if err := p.Prepare(map[string]any{"remote_folder": folder, "issuer": "Example", "skip_selftest": skip}); err != nil {
 					t.Fatal(err)
 				}
 				comm := shellComm{shell: shell, path: fakePrograms(t, map[string]string{

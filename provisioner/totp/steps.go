@@ -25,6 +25,7 @@ import (
 var (
 	ErrUpload    = errors.New("upload failed")
 	ErrBake      = errors.New("bake failed")
+	ErrSelfTest  = errors.New("self-test failed")
 	ErrRefused   = errors.New("agent refused the policy")
 	ErrNotRun    = errors.New("agent could not be run")
 	ErrLost      = errors.New("connection to the guest was lost")
@@ -71,7 +72,11 @@ func (r *run) upload(name string, data []byte, mode fs.FileMode) error {
 
 func (r *run) bake(ctx context.Context) error {
 	start := time.Now()
-	r.ui.Say("totp: baking")
+	what, done := "baking, and proving it by logins", "baked, and proven by logins"
+	if r.config.SkipSelftest {
+		what, done = "baking", "baked"
+	}
+	r.ui.Say("totp: " + what)
 	out, errOut := &progress{ui: r.ui, hide: doneMark}, &progress{ui: r.ui}
 	status, err := r.asRoot(ctx, "bake", out, errOut)
 	out.flush()
@@ -82,7 +87,7 @@ func (r *run) bake(ctx context.Context) error {
 	if err := bakeError(status, out.hidden, errOut.tail, out.tail); err != nil {
 		return err
 	}
-	say(r.ui, start, "baked")
+	say(r.ui, start, "%s", done)
 	return nil
 }
 
@@ -105,6 +110,8 @@ func bakeError(status int, mark string, stderr, stdout []string) error {
 		return fmt.Errorf("bake: %w%s", ErrBake, said)
 	case status == 2:
 		return fmt.Errorf("bake: %w%s", ErrRefused, said)
+	case status == selfTestFailed:
+		return fmt.Errorf("bake: %w%s", ErrSelfTest, said)
 	case status == 126, status == 127:
 		return fmt.Errorf("bake: %w (exit status %d)%s", ErrNotRun, status, said)
 	default:
