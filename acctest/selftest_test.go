@@ -279,3 +279,32 @@ func TestSelfTestSkipped(t *testing.T) {
 		m.must("cp", "/var/lib/totp-agent/report.json", "/root/report")
 	}
 }
+
+// What an image has of its own does not make the self-test cry wolf.
+func TestSelfTestWithSettingsOfTheImage(t *testing.T) {
+	t.Parallel()
+	const late = "/etc/ssh/sshd_config.d/60-own.conf"
+	for name, c := range map[string]struct {
+		script string
+		rows   int
+	}{
+		"groups and keys elsewhere": {`mkdir -m 0755 /etc/ssh/keys; printf 'AllowGroups sudo\nAuthorizedKeysFile /etc/ssh/keys/%%u\n' >` + late, 17},
+		"users":                     {`printf 'AllowUsers alice bob\n' >` + late, 17},
+		"options of the unit":       {`echo 'SSHD_OPTS="-4 -o MaxSessions=3"' >/etc/default/ssh`, 20},
+		"listens elsewhere":         {`printf 'ListenAddress fd00:5::1\nPort 2200\nAddressFamily inet6\n' >` + late, 20},
+		"accounts of its own":       {`useradd totp-test-code; groupadd -g 59999 totp-test7-x; useradd -M -u 59998 -g 59999 y`, 20},
+		"shells and homes":          {`sed -i 's,^root:.*,root:x:0:0:root:/nonexistent:/usr/sbin/nologin,' /etc/passwd`, 20},
+		"a booted machine's /run":   {`mkdir -p /run/systemd/seats; echo no >/run/nologin`, 20},
+		"no gshadow":                {`rm /etc/gshadow`, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.must("sh", "-euc", c.script)
+			s := m.ok("selftest")
+			if want := fmt.Sprintf("%d rows as expected", c.rows); !strings.Contains(s.err, want) {
+				t.Errorf("want %q:\n%s", want, s.err)
+			}
+		})
+	}
+}

@@ -104,8 +104,9 @@ func set(text string, entry ...string) string {
 
 // add makes an account that is not there, with a group of its own, or gives one
 // that is there another home and a shell. It returns the account with its
-// numbers.
-func (db *userDB) add(a account, id int, shell string) (account, error) {
+// numbers. The numbers id and gid are free: for the account, and for a group that
+// it is to be in and that is not there.
+func (db *userDB) add(a account, id, gid int, shell string) (account, error) {
 	if f := fields(db.passwd, a.name); f != nil {
 		if len(f) != 7 {
 			return a, fmt.Errorf("passwd: account %q: has %d fields, want 7; correct its line", a.name, len(f))
@@ -131,7 +132,7 @@ func (db *userDB) add(a account, id int, shell string) (account, error) {
 	for _, g := range a.groups {
 		if fields(db.group, g) == nil {
 			// Match Group goes by the name.
-			db.addGroup(g, id+1)
+			db.addGroup(g, gid)
 		}
 		db.join(a.name, g)
 	}

@@ -84,6 +84,9 @@ func newPeople(db userDB, prefix string, pol policy.Policy, said map[string][]st
 	if said["allowusers"] != nil { // such lists add up
 		p.options = append(p.options, "-o", "AllowUsers="+prefix+"*")
 	}
+	if slices.ContainsFunc(pol.SSHD.ExemptFrom, func(n string) bool { return strings.Contains(n, ":") }) {
+		p.options = append(p.options, "-o", "ListenAddress=::1")
+	}
 
 	roles := []string{roleCode, roleBackup, roleWrong, rolePassword, roleBare, roleNobody, roleRoot, roleFrom}
 	for _, g := range pol.SSHD.ExemptGroups {
@@ -115,7 +118,7 @@ func newPeople(db userDB, prefix string, pol policy.Policy, said map[string][]st
 			a.groups = append(a.groups, groups[0])
 		}
 		a.home = path.Join(dir, "home", a.name)
-		if a, err = db.add(a, ids[2*i], target.Shell); err != nil {
+		if a, err = db.add(a, ids[2*i], ids[2*i+1], target.Shell); err != nil {
 			return nil, err
 		}
 		p.byRole[role] = &person{account: a}

@@ -149,7 +149,6 @@ func startServer(port int, options []string) (*server, error) {
 		"-D", "-e", "-p", fmt.Sprint(port),
 		"-o", "AddressFamily=any",
 		"-o", fmt.Sprintf("ListenAddress=127.0.0.1:%d", port),
-		"-o", fmt.Sprintf("ListenAddress=[::1]:%d", port),
 		"-o", fmt.Sprintf("PidFile=%s/sshd-%d.pid", dir, port),
 	}, options)
 	cmd := exec.Command(target.SSHD, args...)
