@@ -79,17 +79,16 @@ type Config struct {
 	// missing. Default: `install`.
 	Packages string `mapstructure:"packages"`
 
-	// Bakes systems that nobody has tested this on (RHEL, Rocky Linux, AlmaLinux,
-	// Fedora). The self-test cannot be skipped there. Default: `false`.
-	AllowUntestedSystem bool `mapstructure:"allow_untested_system"`
-
 	// Leaves out the self-test, which logs in to the guest in every way that must
 	// and must not work (one or two seconds). Systems that nobody has tested this on
 	// get it all the same. Default: `false`.
 	SkipSelftest bool `mapstructure:"skip_selftest"`
 
 	// Leaves the guest uncleaned: host keys, machine-id, logs, the build's own
-	// account. For machines that are not to become an image. Default: `false`.
+	// account. A machine that goes on running must not be cleaned: it would lose
+	// everybody's login keys when it shuts down. So the builder `null`, which makes no
+	// image, never cleans; run `totp-agent clean` there yourself before you take a
+	// snapshot. Default: `false`.
 	SkipClean bool `mapstructure:"skip_clean"`
 
 	// The command that runs a script of ours on the guest as root, as the shell

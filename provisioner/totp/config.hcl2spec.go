@@ -89,7 +89,6 @@ type FlatConfig struct {
 	Firewall            *string           `mapstructure:"firewall" cty:"firewall" hcl:"firewall"`
 	Clean               *FlatClean        `mapstructure:"clean" cty:"clean" hcl:"clean"`
 	Packages            *string           `mapstructure:"packages" cty:"packages" hcl:"packages"`
-	AllowUntestedSystem *bool             `mapstructure:"allow_untested_system" cty:"allow_untested_system" hcl:"allow_untested_system"`
 	SkipSelftest        *bool             `mapstructure:"skip_selftest" cty:"skip_selftest" hcl:"skip_selftest"`
 	SkipClean           *bool             `mapstructure:"skip_clean" cty:"skip_clean" hcl:"skip_clean"`
 	ExecuteCommand      *string           `mapstructure:"execute_command" cty:"execute_command" hcl:"execute_command"`
@@ -132,7 +131,6 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"firewall":                   &hcldec.AttrSpec{Name: "firewall", Type: cty.String, Required: false},
 		"clean":                      &hcldec.BlockSpec{TypeName: "clean", Nested: hcldec.ObjectSpec((*FlatClean)(nil).HCL2Spec())},
 		"packages":                   &hcldec.AttrSpec{Name: "packages", Type: cty.String, Required: false},
-		"allow_untested_system":      &hcldec.AttrSpec{Name: "allow_untested_system", Type: cty.Bool, Required: false},
 		"skip_selftest":              &hcldec.AttrSpec{Name: "skip_selftest", Type: cty.Bool, Required: false},
 		"skip_clean":                 &hcldec.AttrSpec{Name: "skip_clean", Type: cty.Bool, Required: false},
 		"execute_command":            &hcldec.AttrSpec{Name: "execute_command", Type: cty.String, Required: false},

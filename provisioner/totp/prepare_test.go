@@ -290,7 +290,7 @@ func TestBlockBecomesPolicy(t *testing.T) {
 	}
 
 	// The fields of the block are those of the policy and the provisioner's own.
-	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report", "AllowUntestedSystem", "SkipSelftest", "SkipClean"}
+	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report", "SkipSelftest", "SkipClean"}
 	of := reflect.TypeFor[Config]()
 	for i := range of.NumField() {
 		f := of.Field(i)

@@ -132,10 +132,16 @@ func (p *Provisioner) scripts() scripts {
 	if p.config.SkipSelftest {
 		s.selfTest += " --skip" // the agent knows whether this system may do without
 	}
-	if p.config.SkipClean {
+	if !p.cleans() {
 		s.report = "cat " + reportPath
 	}
 	return s
+}
+
+// cleans tells whether the guest becomes an image. What the builder null is given
+// is a machine, which may be in use.
+func (p *Provisioner) cleans() bool {
+	return !p.config.SkipClean && p.config.PackerBuilderType != "null"
 }
 
 // probeCommand returns the probe: one line for any login shell, with the work

@@ -298,6 +298,8 @@ func TestScripts(t *testing.T) {
 	}{
 		{map[string]any{}, "$d/totp-agent selftest", "$d/totp-agent clean --report"},
 		{map[string]any{"skip_clean": true}, "$d/totp-agent selftest", "cat " + target.Report},
+		{map[string]any{"packer_builder_type": "null"}, "$d/totp-agent selftest", "cat " + target.Report},
+		{map[string]any{"packer_builder_type": "qemu"}, "$d/totp-agent selftest", "$d/totp-agent clean --report"},
 		{map[string]any{"skip_selftest": true}, "$d/totp-agent selftest --skip", "$d/totp-agent clean --report"},
 	} {
 		if got := prepared(t, test.block).scripts(); got.report != test.report || got.selfTest != test.selfTest {

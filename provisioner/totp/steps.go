@@ -141,8 +141,11 @@ func lastWords(stderr, stdout []string) []string {
 // report, which is one of both.
 func (r *run) fetchReport(ctx context.Context) error {
 	start := time.Now()
-	if !r.config.SkipClean {
+	switch {
+	case r.cleans():
 		r.ui.Say("totp: cleaning")
+	case !r.config.SkipClean:
+		r.ui.Say("totp: not cleaning: the builder null makes no image. Before you take a snapshot of this machine, run there: totp-agent clean")
 	}
 	out, errOut := capped{limit: maxReport}, &progress{ui: r.ui}
 	status, err := r.asRoot(ctx, "report", &out, errOut)
@@ -150,7 +153,7 @@ func (r *run) fetchReport(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	if status != 0 && !r.config.SkipClean && status != 126 && status != 127 {
+	if status != 0 && r.cleans() && status != 126 && status != 127 {
 		said := ""
 		if lines := lastWords(errOut.tail, nil); len(lines) > 0 {
 			said = ":\n  " + strings.Join(lines, "\n  ")
