@@ -92,8 +92,9 @@ type run struct {
 // recipient is a line of the status, not an error.
 func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
 	o.fill()
-	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	t = t.View()
 	defer t.Release()
+	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
 	st, err := r.run(ctx)
 	if errors.Is(err, errAlreadyLocked) {
 		return st, err // the other one says how things are

@@ -40,8 +40,9 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	if err := policy.ValidUserName(user); err != nil {
 		return nil, fmt.Errorf("user %q: %w", user, err)
 	}
-	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	t = t.View()
 	defer t.Release()
+	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
 	if err := r.directories(); err != nil {
 		return nil, err
 	}

@@ -19,8 +19,15 @@ type held struct {
 	root *os.Root
 }
 
+// View is the same system for one pass over it, which may hold directories without
+// anybody else's seeing that. [Target.Release] ends it; Close would close both.
+func (t *Target) View() *Target {
+	return &Target{dir: t.dir, root: t.root, runner: t.runner}
+}
+
 // Hold keeps directories open, for as long as nobody moves or removes them, and
-// until Release or Close. What is done below one that was removed fails.
+// until Release or Close. What is done below one that was removed fails. It is not
+// to be called while others use the same Target: take a [Target.View].
 func (t *Target) Hold(dirs ...string) error {
 	for _, name := range dirs {
 		rel, err := t.resolve(name, true)
