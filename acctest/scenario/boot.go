@@ -114,6 +114,7 @@ func Prove(ctx context.Context, o Options) (*Result, error) {
 	if res.Lab, err = NewLab(ctx, o.System, o.Module, o.Cache, o.Work, o.Report); err != nil {
 		return res, err
 	}
+	res.Lab.PullPlug = o.PullPlug
 	if err := res.Lab.Bake(ctx); err != nil {
 		return res, err
 	}

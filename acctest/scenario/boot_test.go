@@ -38,6 +38,7 @@ func TestSystems(t *testing.T) {
 			}
 			res, err := scenario.Prove(t.Context(), scenario.Options{
 				System: s, Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
+				PullPlug: s.Name == vm.Debian11.Name,
 			})
 			if res.Instance != nil {
 				t.Cleanup(res.Instance.Cut)
@@ -46,10 +47,11 @@ func TestSystems(t *testing.T) {
 				t.Fatal(err)
 			}
 			passed(t, res.Rows)
-			if err := res.Lab.CheckImage(t.Context()); err != nil {
-				t.Error(err)
+			if err := res.Lab.CheckImage(t.Context()); (err != nil) != res.Lab.PullPlug {
+				t.Errorf("the image, with the plug pulled %v: %v", res.Lab.PullPlug, err)
 			}
 			b := boots{res: res}
+			b.cleaned(t)
 			b.begin(t)
 			if err := res.Instance.PowerOff(t.Context()); err != nil {
 				t.Fatal(err)
@@ -79,6 +81,24 @@ type boots struct {
 	res      *scenario.Result
 	stranger *scenario.Person
 	password string // root's, for the console
+}
+
+// cleaned looks whether the instance has anything of the build: gone with the
+// shutdown of the build, or with the first boot of the image.
+func (b *boots) cleaned(t *testing.T) {
+	t.Helper()
+	out, err := b.res.Instance.Sudo(t.Context(), b.card(), `id packer 2>&1 || true
+ls /var/lib/totp-agent/clean.json /etc/sudoers.d/50-packer /root/.ssh/authorized_keys 2>/dev/null || true
+grep -c packer /etc/passwd /etc/shadow /etc/group || true
+systemctl --no-pager is-failed totp-clean.service || true`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("of the build: %q", out)
+	if !strings.Contains(out, "no such user") || strings.Contains(out, "clean.json") || strings.Contains(out, "authorized_keys") ||
+		!strings.Contains(out, "/etc/passwd:0\n/etc/shadow:0\n/etc/group:0\n") || strings.Contains(out, "\nfailed") {
+		t.Errorf("of the build there is %q", out)
+	}
 }
 
 // begin looks at an instance that runs as it should, and makes the first state

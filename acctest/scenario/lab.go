@@ -38,6 +38,10 @@ type Lab struct {
 	Packer  *packer.Packer
 	Report  *report.Reporter
 	totpctl string
+
+	// PullPlug ends the build without a shutdown, so that the image is cleaned at
+	// its first boot.
+	PullPlug bool
 }
 
 // PluginProgram and the other names are what `make build` writes, below the top
@@ -140,7 +144,12 @@ func (l *Lab) bakeVars(sum, key string) []string {
 	if l.Accel == vm.KVM {
 		accelerator, model = "kvm", "host"
 	}
+	shutdown := "sudo shutdown -P now"
+	if l.PullPlug {
+		shutdown = ""
+	}
 	return []string{
+		"shutdown_command=" + shutdown,
 		"base_image=" + l.Base.Disk, "base_checksum=sha256:" + sum,
 		"kernel=" + l.Base.Kernel, "initrd=" + l.Base.Initrd, "kernel_args=" + vm.KernelArgs,
 		"accelerator=" + accelerator, "cpu_model=" + model, fmt.Sprintf("cpus=%d", l.Accel.CPUs()),

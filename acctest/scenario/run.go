@@ -36,6 +36,8 @@ type Options struct {
 	Work   string    // existing directory for everything that is made
 	Report *report.Reporter
 	Color  bool // the card's colours, for a terminal
+
+	PullPlug bool // the build ends without a shutdown
 }
 
 // Result is where [Run] has come to.

@@ -98,6 +98,12 @@ variable "console_log" {
   description = "A file for what the machine says on its serial console during the build."
 }
 
+variable "shutdown_command" {
+  type        = string
+  default     = "sudo shutdown -P now"
+  description = "Empty pulls the plug, and the image is cleaned at its first boot."
+}
+
 locals {
   # The user that Packer logs in as exists during the build only.
   user_data = {
@@ -150,7 +156,7 @@ source "qemu" "debian" {
 
   # The build's account, its key and what else belongs to this machine go while
   # it shuts down.
-  shutdown_command = "sudo shutdown -P now"
+  shutdown_command = var.shutdown_command
   shutdown_timeout = "5m"
 }
 
