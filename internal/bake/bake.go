@@ -68,6 +68,13 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 		return nil, errors.Join(err, b.restore(ctx))
 	}
 	b.journal.close()
+	// What apt and systemctl have done is not on the disk yet, and a build may end
+	// by pulling the plug.
+	if t.Live() {
+		if err := t.Sync("/", "/usr", "/var", target.VarLib); err != nil {
+			return report, err
+		}
+	}
 	return report, nil
 }
 

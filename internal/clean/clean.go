@@ -97,6 +97,11 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 			return r, err
 		}
 	}
+	if t.Live() {
+		if err := t.Sync("/", target.HomeDir, "/var", target.VarLib, "/var/log"); err != nil {
+			return r, err
+		}
+	}
 	if r.Leaks, err = Leaks(t); err != nil {
 		return r, err
 	}
