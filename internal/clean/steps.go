@@ -238,8 +238,15 @@ func (c *cleaner) machineID() error {
 	if !c.boot {
 		return nil
 	}
-	_, err := c.t.Run(c.ctx, "systemd-machine-id-setup")
-	return err
+	if _, err := c.t.Run(c.ctx, "systemd-machine-id-setup"); err != nil {
+		return err
+	}
+	if c.t.Booted() {
+		// The journal of this boot is found by the ID that journald knows. Whether it
+		// takes the new one now or at the next boot is no reason to fail.
+		_, _ = c.t.Run(c.ctx, target.Systemctl, "restart", "--no-block", "systemd-journald.service")
+	}
+	return nil
 }
 
 // temporary empties the directories for temporary files, but for those of
