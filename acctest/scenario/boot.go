@@ -38,10 +38,11 @@ func (i *Instance) Sudo(ctx context.Context, c card.Card, script string) (string
 // OrderingCycles looks for ordering cycles in all that systemd has said in this
 // boot: on the console, and in the journal, which a login with the card reads.
 func (i *Instance) OrderingCycles(ctx context.Context, c card.Card) error {
-	// grep ends with 1 where nothing matches; that there is a journal of this boot
-	// is seen in the kernel's first line. sudo logs the command itself, which must
-	// not match.
-	journal, err := i.Sudo(ctx, c, "journalctl --boot --no-pager --output=cat | grep -iE -e '^Linux version' -e '[o]rdering cycle' -e '[d]eleted to break'")
+	// --merge, since an image that was not shut down in order gets its machine-id in
+	// the middle of its first boot, and the journal goes by that ID. grep ends with 1
+	// where nothing matches; that there is a journal of this boot is seen in the
+	// kernel's first line. sudo logs the command itself, which must not match.
+	journal, err := i.Sudo(ctx, c, "journalctl --merge --no-pager --output=cat _BOOT_ID=$(tr -d - </proc/sys/kernel/random/boot_id) | grep -iE -e '^Linux version' -e '[o]rdering cycle' -e '[d]eleted to break'")
 	if err != nil {
 		return err
 	}
