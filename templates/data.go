@@ -3,6 +3,8 @@
 
 package templates
 
+import "strings"
+
 // A Setting is one keyword of sshd_config(5).
 type Setting struct {
 	Keyword, Value string
@@ -20,9 +22,39 @@ type SSHDConfig struct {
 	Notice     string    // an sshd configuration file to include, where it exists
 }
 
+func (c SSHDConfig) values() map[string]string {
+	v := map[string]string{
+		"System":     c.System,
+		"Auth":       settings(c.Auth),
+		"Session":    settings(c.Session),
+		"Algorithms": settings(c.Algorithms),
+		"Notice":     c.Notice,
+		"Exempt":     "",
+		"MatchAll":   "", // the comments stand above, in Auth
+	}
+	for _, s := range c.MatchAll {
+		v["MatchAll"] += "\t" + s.line()
+	}
+	if len(c.Algorithms) > 0 {
+		v["Algorithms"] += "\n"
+	}
+	if len(c.Exempt) > 0 {
+		v["Exempt"] = "# Automation cannot type a code: for these a key alone is enough.\n" +
+			each(c.Exempt, "Match ", "\n\tAuthenticationMethods publickey\n") + "\n"
+	}
+	return v
+}
+
 // HostKeys is the data of etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf.
 type HostKeys struct {
 	Keys []string // private key files, best first; none: the distribution's
+}
+
+func (h HostKeys) values() map[string]string {
+	if len(h.Keys) == 0 {
+		return map[string]string{"Keys": "# The policy leaves this to the distribution.\n"}
+	}
+	return map[string]string{"Keys": each(h.Keys, "HostKey ", "\n")}
 }
 
 // SSHUnit is the data of etc/systemd/system/ssh.service.d/00-totp.conf.
@@ -32,10 +64,18 @@ type SSHUnit struct {
 	Rest    string   // the arguments that the distribution's unit has after these
 }
 
+func (u SSHUnit) values() map[string]string {
+	return map[string]string{"Program": u.Program, "Options": each(u.Options, " -o ", ""), "Rest": u.Rest}
+}
+
 // PAMLine is the data of etc/pam.d/sshd.
 type PAMLine struct {
 	Module   string // file name of the module
 	StateDir string // where each user's state file is
+}
+
+func (l PAMLine) values() map[string]string {
+	return map[string]string{"Module": l.Module, "StateDir": l.StateDir}
 }
 
 // Agent is the data of the agent's units.
@@ -45,4 +85,33 @@ type Agent struct {
 	StateDir    string // absolute
 	RunDir      string // relative to /run
 	CleanMark   string // the file that says that an image is to be cleaned still
+}
+
+func (a Agent) values() map[string]string {
+	return map[string]string{
+		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
+	}
+}
+
+func (s Setting) line() string { return s.Keyword + " " + s.Value + "\n" }
+
+// settings returns one line for each setting, after that of its comment.
+func settings(list []Setting) string {
+	var b strings.Builder
+	for _, s := range list {
+		if s.Why != "" {
+			b.WriteString("# " + s.Why + "\n")
+		}
+		b.WriteString(s.line())
+	}
+	return b.String()
+}
+
+// each puts every item between before and after.
+func each(items []string, before, after string) string {
+	var b strings.Builder
+	for _, item := range items {
+		b.WriteString(before + item + after)
+	}
+	return b.String()
 }

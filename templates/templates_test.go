@@ -26,7 +26,7 @@ var agent = templates.Agent{
 	CleanMark:   "/var/lib/totp-agent/clean.json",
 }
 
-var data = map[string]any{
+var data = map[string]templates.Data{
 	"etc/pam.d/sshd": templates.PAMLine{Module: "pam_google_authenticator.so", StateDir: "/var/lib/google-authenticator"},
 	"etc/ssh/sshd_config.d/00-00-totp.conf": templates.SSHDConfig{
 		System:     "Debian 12, OpenSSH 9.2",
@@ -87,15 +87,22 @@ func TestRenderIsStrict(t *testing.T) {
 	if _, err := templates.Render("etc/passwd", nil); !errors.Is(err, templates.ErrNoTemplate) {
 		t.Errorf("unknown name: %v", err)
 	}
+	if _, err := templates.Render("etc", nil); !errors.Is(err, templates.ErrNoTemplate) {
+		t.Errorf("a directory: %v", err)
+	}
 	for name, d := range data {
 		if d == nil || name == "etc/systemd/system/totp-deliver.timer" {
 			continue // asks for nothing
 		}
-		if _, err := templates.Render(name, map[string]any{}); err == nil {
-			t.Errorf("%s: rendered without its data", name)
+		if _, err := templates.Render(name, nil); !errors.Is(err, templates.ErrNoValue) {
+			t.Errorf("%s: rendered without its data: %v", name, err)
 		}
-		if _, err := templates.Render(name, struct{ Other string }{}); err == nil {
-			t.Errorf("%s: rendered from other data", name)
+		var other templates.Data = templates.HostKeys{}
+		if name == "etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf" {
+			other = templates.PAMLine{}
+		}
+		if _, err := templates.Render(name, other); !errors.Is(err, templates.ErrNoValue) {
+			t.Errorf("%s: rendered from other data: %v", name, err)
 		}
 	}
 }

@@ -103,6 +103,18 @@ func TestWithoutPackerSDK(t *testing.T) {
 	}
 }
 
+// TestAgentImports: what would make the agent larger than it may be. A template
+// calls methods by their names, so that the linker must keep every exported one.
+func TestAgentImports(t *testing.T) {
+	for _, p := range list(t, "-deps", "./cmd/totp-agent") {
+		for _, bad := range []string{"text/template", "html/template"} {
+			if slices.Contains(p.Imports, bad) {
+				t.Errorf("the agent has %s, by %s; see make size", bad, p.ImportPath)
+			}
+		}
+	}
+}
+
 // TestPure: public packages touch no file, process or network, and get clock and
 // randomness from their caller.
 func TestPure(t *testing.T) {

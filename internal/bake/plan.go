@@ -97,7 +97,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		if tf.path == dpkgHook && !f.dpkg {
 			continue
 		}
-		var data any = templates.Agent{
+		var data templates.Data = templates.Agent{
 			Program:     target.AgentPath,
 			PAMStateDir: target.PAMStateDir,
 			StateDir:    target.StateDir,
