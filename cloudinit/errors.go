@@ -1,0 +1,155 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package cloudinit
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+)
+
+// An Error is one problem of one field, of a [Spec] or of a document.
+type Error struct {
+	File         string // the document's name; empty if it has none
+	Path         string // the field, as in users[0].recipients[1]; empty for the document itself
+	Line, Column int    // from 1; zero if unknown
+	Value        string // what was found, as it may be shown; empty if nothing may
+	Rule         error  // what was broken
+	Fix          string // what to do about it
+}
+
+// Error returns the problem in one line:
+//
+//	web.yaml:4:11: users[0].name: "a/b": is not a user name; use 1 to 32 of …
+func (e *Error) Error() string {
+	var b strings.Builder
+	place := e.File
+	if place == "" && e.Line > 0 {
+		place = "line "
+	}
+	b.WriteString(place)
+	for i, n := range []int{e.Line, e.Column} {
+		if n == 0 {
+			break
+		}
+		if e.File != "" || i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(strconv.Itoa(n))
+	}
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	if e.Path != "" {
+		b.WriteString(e.Path + ": ")
+	}
+	if e.Value != "" {
+		fmt.Fprintf(&b, "%q: ", e.Value)
+	}
+	b.WriteString(e.Rule.Error())
+	if e.Fix != "" {
+		b.WriteString("; " + e.Fix)
+	}
+	return b.String()
+}
+
+// Unwrap returns the rule.
+func (e *Error) Unwrap() error { return e.Rule }
+
+// Errors are all problems of a [Spec] or of a document.
+type Errors []*Error
+
+// Error returns the problems, one a line.
+func (es Errors) Error() string {
+	lines := make([]string, len(es))
+	for i, e := range es {
+		lines[i] = e.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the problems.
+func (es Errors) Unwrap() []error {
+	errs := make([]error, len(es))
+	for i, e := range es {
+		errs[i] = e
+	}
+	return errs
+}
+
+func (es Errors) orNil() error {
+	if len(es) == 0 {
+		return nil
+	}
+	return es
+}
+
+// named returns the problems as those of a file.
+func (es Errors) named(file string) Errors {
+	for _, e := range es {
+		if e.File == "" {
+			e.File = file
+		}
+	}
+	return es
+}
+
+// What a [Spec] can have wrong besides the rules of a policy.
+var (
+	ErrNotSSHKey    = errors.New("is not a line of an SSH public key")
+	ErrPrivateKey   = errors.New("is a private key")
+	ErrSameKey      = errors.New("is the login key as well, so that one theft would give both factors")
+	ErrShell        = errors.New("is not the absolute path of a shell")
+	ErrNothing      = errors.New("says nothing")
+	ErrTwoTokens    = errors.New("has a token already")
+	ErrNoRecipients = errors.New("nobody is known who could read the card")
+	ErrExpired      = errors.New("must be later than now")
+)
+
+// What a document can have wrong.
+var (
+	ErrTooLarge  = errors.New("is larger than 1 MiB")
+	ErrEmpty     = errors.New("is empty")
+	ErrNotUTF8   = errors.New("is not UTF-8, and cloud-init would ignore it")
+	ErrBOM       = errors.New("begins with a byte order mark, and cloud-init would ignore it")
+	ErrHeader    = errors.New("has no first line that cloud-init knows, and would be ignored")
+	ErrGzip      = errors.New("is a damaged gzip file")
+	ErrSyntax    = errors.New("is not YAML")
+	ErrTab       = errors.New("is indented with a tab")
+	ErrDocuments = errors.New("holds more than one YAML document")
+	ErrType      = errors.New("has a type that cannot be added to")
+	ErrTwice     = errors.New("key is given twice, and cloud-init would take the last")
+)
+
+// Where a document and a [Spec] want different things.
+var (
+	ErrSameFile     = errors.New("is written by the document already")
+	ErrOtherKeys    = errors.New("is a user of the document with other keys")
+	ErrPasswordAuth = errors.New("lets passwords in")
+	ErrModules      = errors.New("leaves out a module that is needed")
+	ErrMergeHow     = errors.New("would let a customer's lists replace this layer")
+)
+
+// ErrOverLimit means that a document is larger than a provider takes.
+var ErrOverLimit = errors.New("is larger than the provider takes")
+
+// fromPolicy makes this package's errors of those of package policy.
+func fromPolicy(err error) Errors {
+	var errs policy.Errors
+	if !errors.As(err, &errs) {
+		var one *policy.Error
+		if !errors.As(err, &one) {
+			return Errors{{Rule: err}}
+		}
+		errs = policy.Errors{one}
+	}
+	out := make(Errors, len(errs))
+	for i, e := range errs {
+		out[i] = (*Error)(e)
+	}
+	return out
+}
