@@ -7,7 +7,8 @@
 //
 // A [Spec] says it. [Spec.Document] is the document for an owner who has none;
 // [Spec.Merge] puts it into the one that the owner has, in whatever form
-// cloud-init takes. [Providers] knows how large a document may be.
+// cloud-init takes. [Providers] knows how large a document may be. [Module] is
+// cloud-init's module that reads the key totp of user-data.
 //
 // # Promises
 //

@@ -78,18 +78,20 @@ func (l PAMLine) values() map[string]string {
 	return map[string]string{"Module": l.Module, "StateDir": l.StateDir}
 }
 
-// Agent is the data of the agent's units.
+// Agent is the data of the agent's units, and of cloud-init's module.
 type Agent struct {
 	Program     string // the agent
 	PAMStateDir string
 	StateDir    string // absolute
 	RunDir      string // relative to /run
 	CleanMark   string // the file that says that an image is to be cleaned still
+	Module      string // cloud-init's module of ours
 }
 
 func (a Agent) values() map[string]string {
 	return map[string]string{
 		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
+		"Module": a.Module,
 	}
 }
 

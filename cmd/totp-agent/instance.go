@@ -47,6 +47,16 @@ func enrollVerb(*flag.FlagSet) func(env, []string) error {
 	}
 }
 
+func layerVerb(*flag.FlagSet) func(env, []string) error {
+	return func(e env, args []string) error {
+		t, err := e.openNone(args)
+		if err != nil {
+			return err
+		}
+		return enroll.Hand(t, os.Stdin)
+	}
+}
+
 func (e env) options() enroll.Options {
 	return enroll.Options{Agent: version.String(), Log: e.err}
 }

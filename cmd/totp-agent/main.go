@@ -48,6 +48,7 @@ var verbs = []verb{
 	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, selftestVerb},
 	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
+	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, layerVerb},
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
 	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, statusVerb},
 	{"reset", "[--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},

@@ -246,30 +246,27 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var vendor, instance []byte
+	texts, files := map[policy.Layer][]byte{}, map[policy.Layer]string{}
 	var refused []RefusedLayer
 	if !staleLayers(t) {
-		for _, l := range []struct {
-			layer        policy.Layer
-			text         *[]byte
-			file, config string
-		}{
-			{policy.Vendor, &vendor, target.VendorPolicy, target.CloudVendorConfig},
-			{policy.Instance, &instance, target.InstancePolicy, target.CloudConfig},
-		} {
-			if *l.text, err = readLayer(t, l.file, l.config); err != nil {
-				refused = append(refused, RefusedLayer{Layer: string(l.layer), Error: err.Error()})
+		for _, c := range carriers {
+			if texts[c.layer], files[c.layer], err = c.read(t); err != nil {
+				refused = append(refused, RefusedLayer{Layer: string(c.layer), Error: err.Error()})
 			}
 		}
 	}
-	e, refusals, err := policy.Load(image, vendor, instance)
+	e, refusals, err := policy.Load(image, texts[policy.Vendor], texts[policy.Instance])
 	for _, l := range refusals {
+		named(l.Err, files[l.Layer])
 		refused = append(refused, RefusedLayer{Layer: string(l.Layer), Error: l.Err.Error()})
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", errPolicy, err)
+		return e, refused, fmt.Errorf("%w: %w", errPolicy, err)
 	}
-	return e, refused, err
+	for _, n := range e.Notices {
+		named(policy.Errors{n.Err}, files[n.Layer])
+	}
+	return e, refused, nil
 }
 
 // staleLayers reports whether the layers on disk were written for an instance

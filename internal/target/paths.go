@@ -10,6 +10,8 @@ const (
 	ImagePolicy    = PolicyDir + "/image.yaml"
 	VendorPolicy   = CloudInstance + "/totp-vendor.yaml"
 	InstancePolicy = CloudInstance + "/totp-instance.yaml"
+	VendorModule   = CloudInstance + "/totp-vendor-module.yaml"   // what cloud-init's module has handed over
+	InstanceModule = CloudInstance + "/totp-instance-module.yaml" // likewise
 
 	HomeDir   = "/home"
 	VarLib    = "/var/lib"
@@ -74,6 +76,7 @@ const (
 	DeliverTimer   = "totp-deliver.timer"
 	CleanService   = "totp-clean.service"
 	HostKeyService = "totp-hostkeys.service"
+	ModuleService  = "totp-module.service"
 	SSHService     = "ssh.service"
 	SSHSocket      = "ssh.socket"
 )
@@ -111,8 +114,12 @@ const (
 	CloudDisabled       = "/etc/cloud/cloud-init.disabled" // the administrator's switch
 	CloudRunDisabled    = CloudRunDir + "/disabled"        // this boot's decision
 	CloudDatasource     = CloudInstance + "/datasource"
-	CloudConfig         = CloudInstance + "/cloud-config.txt"        // user-data's, merged
-	CloudVendorConfig   = CloudInstance + "/vendor-cloud-config.txt" // vendor-data's, merged
+	CloudConfig         = CloudInstance + "/cloud-config.txt"         // user-data's, merged
+	CloudVendorConfig   = CloudInstance + "/vendor-cloud-config.txt"  // vendor-data's, merged
+	CloudModule         = "/usr/lib/python3/dist-packages/cc_totp.py" // ours
+	CloudSettings       = "/etc/cloud/cloud.cfg"
+	CloudSettingsDir    = CloudSettings + ".d"
+	CloudModuleList     = CloudSettingsDir + "/99-totp.cfg" // names our module
 )
 
 // Firewalls.

@@ -52,6 +52,8 @@ var forTest = []pkg{
 	{"mmdebstrap", "mmdebstrap"},   // makes root filesystems
 	{"openssh-client", "ssh"},      // logs in
 	{"putty-tools", "plink"},       // likewise
+	{"pycodestyle", "pycodestyle"}, // looks at cloud-init's module
+	{"pyflakes3", "pyflakes3"},     // likewise
 	{"debian-archive-keyring", ""}, // mmdebstrap checks signatures with it
 	{"shellcheck", "shellcheck"},   // make lint
 	{"util-linux", "nsenter"},      // the rootfs lab's namespaces
