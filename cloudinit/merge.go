@@ -1,0 +1,265 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package cloudinit
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	mimemultipart "mime/multipart"
+	"mime/quotedprintable"
+	"net/mail"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Merge puts what s says into a document of the owner's, named file in errors.
+//
+// A cloud-config gets it in place, with its own text unchanged around it. Every
+// other document that cloud-init knows, and a cloud-config whose lists come from
+// anchors, becomes the first part of a MIME multi-part with ours after it, whose
+// merge rules add to its lists. A multi-part becomes a part as it stands.
+//
+// The errors are [Errors].
+func (s Spec) Merge(file string, doc []byte) ([]byte, error) {
+	in, err := s.insert()
+	if err != nil {
+		return nil, err
+	}
+	m := merger{spec: s, in: in}
+	out, errs := m.merge(doc)
+	if len(errs) > 0 {
+		return nil, errs.named(file)
+	}
+	return out, nil
+}
+
+type merger struct {
+	spec Spec
+	in   insert
+
+	made  map[string]bool // users that their document makes as we would
+	users bool            // a list of users was seen
+}
+
+func (m *merger) merge(doc []byte) ([]byte, Errors) {
+	k, e := kindOf(doc)
+	if e != nil {
+		return nil, Errors{e}
+	}
+	if errs := m.look(k, doc, 0); len(errs) > 0 {
+		return nil, errs
+	}
+	m.dropMade()
+	switch k {
+	case cloudConfig:
+		out, err := m.inPlace(string(doc))
+		if err == nil {
+			return []byte(out), nil
+		}
+		return m.beside(part{contentType: "text/cloud-config", name: "cloud-config.txt", body: doc}), nil
+	case multipart:
+		return m.beside(part{nested: true, body: doc}), nil
+	case packed:
+		text, e := unpack(doc)
+		if e != nil {
+			return nil, Errors{e}
+		}
+		if k, _ := kindOf(text); k == multipart {
+			// cloud-init looks for one at the top only.
+			return m.beside(part{nested: true, body: text}), nil
+		}
+		return m.beside(part{contentType: "application/gzip", name: "user-data.gz", body: doc}), nil
+	}
+	// cloud-init looks at the first line, as it does without MIME.
+	return m.beside(part{contentType: "text/plain", name: "user-data", body: doc}), nil
+}
+
+// maxNesting bounds documents in documents.
+const maxNesting = 4
+
+// look finds the cloud-configs in a document and what in them clashes with ours.
+// What it cannot read is cloud-init's to judge, unless it is the document itself.
+func (m *merger) look(k kind, doc []byte, level int) Errors {
+	if level > maxNesting {
+		return nil
+	}
+	switch k {
+	case cloudConfig:
+		return m.lookAt(doc)
+	case packed:
+		text, e := unpack(doc)
+		if e != nil {
+			return Errors{e}
+		}
+		k, e := kindOf(text)
+		if e != nil {
+			return Errors{e}
+		}
+		if k == packed {
+			return Errors{{Rule: ErrHeader, Fix: "it is packed twice: unpack it once"}}
+		}
+		return m.look(k, text, level+1)
+	case archive:
+		return m.lookInArchive(doc, level)
+	case multipart:
+		return m.lookInParts(doc, level)
+	}
+	return nil
+}
+
+func (m *merger) lookAt(doc []byte) Errors {
+	t, e := parse(doc)
+	if e != nil {
+		return Errors{e}
+	}
+	if f, _ := t.get("users"); f != nil {
+		m.users = true
+	}
+	errs, made := m.spec.clashes(t)
+	if m.made == nil {
+		m.made = made
+	}
+	for name := range made {
+		m.made[name] = true
+	}
+	return errs
+}
+
+// lookInArchive reads a list of documents; see cloud-init's
+// UserDataProcessor._explode_archive.
+func (m *merger) lookInArchive(doc []byte, level int) Errors {
+	var top yaml.Node
+	if decode(yaml.NewDecoder(bytes.NewReader(doc)), &top) != nil || len(top.Content) == 0 || top.Content[0].Kind != yaml.SequenceNode {
+		return Errors{syntaxErrorOr(doc, &Error{Rule: ErrType, Fix: "an archive is a list of documents"})}
+	}
+	var errs Errors
+	for i, n := range top.Content[0].Content {
+		n = resolve(n)
+		text := n.Value
+		if n.Kind == yaml.MappingNode {
+			for key, value := range pairs(n) {
+				if key.Value == "content" {
+					text = resolve(value).Value
+				}
+			}
+		}
+		errs = append(errs, m.lookInside(fmt.Sprintf("archive[%d]", i), []byte(text), level)...)
+	}
+	return errs
+}
+
+func syntaxErrorOr(doc []byte, e *Error) *Error {
+	if decode(yaml.NewDecoder(bytes.NewReader(doc)), new(yaml.Node)) != nil {
+		return syntaxError(doc)
+	}
+	return e
+}
+
+// lookInParts reads a MIME message.
+func (m *merger) lookInParts(doc []byte, level int) Errors {
+	msg, err := mail.ReadMessage(bytes.NewReader(doc))
+	if err != nil {
+		return nil
+	}
+	n := 0
+	return m.lookInPart(map[string][]string(msg.Header), msg.Body, &n, level)
+}
+
+func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, level int) Errors {
+	get := func(name string) string {
+		if v := header[name]; len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
+	typ, params, err := mime.ParseMediaType(get("Content-Type"))
+	if err == nil && strings.HasPrefix(typ, "multipart/") && level < maxNesting {
+		var errs Errors
+		for r := mimemultipart.NewReader(body, params["boundary"]); ; {
+			p, err := r.NextRawPart()
+			if err != nil {
+				return errs
+			}
+			errs = append(errs, m.lookInPart(map[string][]string(p.Header), p, n, level+1)...)
+		}
+	}
+	*n++
+	switch strings.ToLower(get("Content-Transfer-Encoding")) {
+	case "base64":
+		body = base64.NewDecoder(base64.StdEncoding, body)
+	case "quoted-printable":
+		body = quotedprintable.NewReader(body)
+	}
+	text, err := io.ReadAll(io.LimitReader(body, MaxSize))
+	if err != nil {
+		return nil
+	}
+	return m.lookInside(fmt.Sprintf("part %d", *n), text, level)
+}
+
+// lookInside looks at a document in a document. Lines and columns count in the
+// inner one, which the path names.
+func (m *merger) lookInside(path string, text []byte, level int) Errors {
+	k, e := kindOf(text)
+	if e != nil {
+		return nil
+	}
+	errs := m.look(k, text, level+1)
+	var kept Errors
+	for _, e := range errs {
+		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
+			continue
+		}
+		e.Path = strings.TrimSuffix(path+": "+e.Path, ": ")
+		kept = append(kept, e)
+	}
+	return kept
+}
+
+// dropMade leaves out the users that their document makes as ours would.
+func (m *merger) dropMade() {
+	var items []item
+	for _, it := range m.in.users.items {
+		if !m.made[it.pairs[0].value] {
+			items = append(items, it)
+		}
+	}
+	m.in.users.items = items
+}
+
+// inPlace puts everything into the text of a cloud-config.
+func (m *merger) inPlace(doc string) (string, error) {
+	var err error
+	for _, e := range []entry{m.in.merging, m.in.users, m.in.files} {
+		// Without a list of users the image's own user is made: a list of ours must
+		// not change that.
+		if doc, err = splice(doc, e, true); err != nil {
+			return "", err
+		}
+	}
+	return doc, nil
+}
+
+// beside makes a multi-part of their document and ours. Ours comes last: the
+// rules of a later part say how it is merged into the earlier ones.
+func (m *merger) beside(theirs part) []byte {
+	var b strings.Builder
+	b.WriteString(Header + "\n" + m.in.about + "\n")
+	if m.spec.Vendor {
+		b.WriteString(m.in.merging.block("", true))
+	} else {
+		b.WriteString("# What is in here comes after what the other parts say, and takes none of it\n# away.\n")
+		b.WriteString("merge_how: " + mergeRules + "\n")
+	}
+	if m.in.users.any() {
+		b.WriteString("\n" + m.in.users.block("", !m.users))
+	}
+	b.WriteString("\n" + m.in.files.block("", true))
+	return join(theirs, part{contentType: "text/cloud-config", name: "totp.cfg", body: []byte(b.String())})
+}

@@ -1,0 +1,355 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package cloudinit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// theirs is a cloud-config of the owner's, read.
+type theirs struct {
+	root *yaml.Node // nil if there is nothing but comments
+}
+
+// parse reads a cloud-config. Anchors, tags, whatever YAML has is theirs to use.
+func parse(doc []byte) (theirs, *Error) {
+	dec := yaml.NewDecoder(bytes.NewReader(doc))
+	var first, more yaml.Node
+	if err := decode(dec, &first); err == io.EOF {
+		return theirs{}, nil
+	} else if err != nil {
+		return theirs{}, syntaxError(doc)
+	}
+	if err := decode(dec, &more); err == nil {
+		return theirs{}, &Error{Line: more.Line, Column: more.Column, Rule: ErrDocuments, Fix: `leave out what follows the first one, and its "---"`}
+	} else if err != io.EOF {
+		return theirs{}, syntaxError(doc)
+	}
+	root := first.Content[0]
+	switch {
+	case root.Kind == yaml.MappingNode:
+		return theirs{root}, nil
+	case root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null":
+		return theirs{}, nil
+	}
+	return theirs{}, &Error{Line: root.Line, Column: root.Column, Rule: ErrType, Fix: `write keys and values, as in "packages: [git]"`}
+}
+
+// decode is dec.Decode for documents that nobody vouches for.
+func decode(dec *yaml.Decoder, n *yaml.Node) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = errors.New("cannot be read")
+		}
+	}()
+	return dec.Decode(n)
+}
+
+// syntaxError finds where the YAML package gives up. The line in its own errors
+// is where the list or mapping around the problem begins, or the one before.
+func syntaxError(doc []byte) *Error {
+	r := &byteReader{data: doc}
+	dec := yaml.NewDecoder(r)
+	for decode(dec, new(yaml.Node)) == nil {
+	}
+	at := r.n
+	if r.ended {
+		at = len(bytes.TrimRight(doc, " \r\n"))
+	} else {
+		// A token is looked at with the three characters that follow.
+		for range 4 {
+			_, n := utf8.DecodeLastRune(doc[:at])
+			at -= n
+		}
+	}
+	line, column := position(doc, at)
+	start := bytes.LastIndexByte(doc[:at], '\n') + 1
+	text := doc[start:]
+	indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
+	if i := bytes.IndexByte(indent, '\t'); i >= 0 {
+		return &Error{Line: line, Column: i + 1, Rule: ErrTab, Fix: "use spaces"}
+	}
+	return &Error{Line: line, Column: column, Rule: ErrSyntax, Fix: "cloud-init would not read it either: correct it there, or just before"}
+}
+
+// A byteReader hands out single bytes, so that it knows how much was needed.
+type byteReader struct {
+	data  []byte
+	n     int
+	ended bool
+}
+
+func (r *byteReader) Read(b []byte) (int, error) {
+	if r.n == len(r.data) {
+		r.ended = true
+		return 0, io.EOF
+	}
+	b[0] = r.data[r.n]
+	r.n++
+	return 1, nil
+}
+
+// A found key of the top level. Its value may be that of an alias.
+type found struct {
+	key, value *yaml.Node
+	elsewhere  bool // by a merge key or an alias: what is added would have to be added elsewhere
+}
+
+// get returns what the document says about a key, nil for nothing. A key that is
+// there twice is an error.
+func (t theirs) get(name string) (*found, *Error) {
+	if t.root == nil {
+		return nil, nil
+	}
+	var f *found
+	for key, value := range pairs(t.root) {
+		if key.Kind != yaml.ScalarNode || key.Value != name {
+			continue
+		}
+		if f != nil {
+			return nil, at(key, name, "", ErrTwice, fmt.Sprintf("put what both say into one; the first is in line %d", f.key.Line))
+		}
+		f = &found{key: key, value: resolve(value), elsewhere: value.Kind == yaml.AliasNode}
+	}
+	if f != nil {
+		return f, nil
+	}
+	return t.merged(name, t.root, 0), nil
+}
+
+// merged looks for a key in what merge keys bring.
+func (t theirs) merged(name string, m *yaml.Node, level int) *found {
+	if level > 8 {
+		return nil
+	}
+	for key, value := range pairs(m) {
+		if key.ShortTag() != "!!merge" {
+			continue
+		}
+		from := []*yaml.Node{resolve(value)}
+		if from[0].Kind == yaml.SequenceNode {
+			from = from[0].Content
+		}
+		for _, n := range from {
+			n = resolve(n)
+			if n.Kind != yaml.MappingNode {
+				continue
+			}
+			for k, v := range pairs(n) {
+				if k.Kind == yaml.ScalarNode && k.Value == name {
+					return &found{key: k, value: resolve(v), elsewhere: true}
+				}
+			}
+			if f := t.merged(name, n, level+1); f != nil {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func pairs(m *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
+	return func(yield func(key, value *yaml.Node) bool) {
+		for i := 0; i+1 < len(m.Content); i += 2 {
+			if !yield(m.Content[i], m.Content[i+1]) {
+				return
+			}
+		}
+	}
+}
+
+// resolve follows aliases.
+func resolve(n *yaml.Node) *yaml.Node {
+	for i := 0; n.Kind == yaml.AliasNode && n.Alias != nil && i < 8; i++ {
+		n = n.Alias
+	}
+	return n
+}
+
+func at(n *yaml.Node, path, value string, rule error, fix string) *Error {
+	return &Error{Path: path, Line: n.Line, Column: n.Column, Value: value, Rule: rule, Fix: fix}
+}
+
+// clashes returns where the document and s want different things, and the users
+// of s that the document makes already, with the same keys.
+func (s Spec) clashes(t theirs) (errs Errors, made map[string]bool) {
+	made = make(map[string]bool)
+	for _, check := range []func(theirs, map[string]bool) Errors{s.clashingFiles, s.clashingUsers, clashingPasswords, clashingModules} {
+		errs = append(errs, check(t, made)...)
+	}
+	if s.Vendor {
+		errs = append(errs, clashingMergeRules(t)...)
+	}
+	slices.SortStableFunc(errs, func(a, b *Error) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return errs, made
+}
+
+// list returns the items of a list of the document's, nil if it has none.
+func (t theirs) list(name string) ([]*yaml.Node, Errors) {
+	f, e := t.get(name)
+	switch {
+	case e != nil:
+		return nil, Errors{e}
+	case f == nil:
+		return nil, nil
+	case f.value.Kind == yaml.ScalarNode && f.value.ShortTag() == "!!null":
+		return nil, Errors{at(f.key, name, "", ErrEmpty, "leave the key out, or write a list")}
+	case f.value.Kind != yaml.SequenceNode:
+		return nil, Errors{at(f.value, name, "", ErrType, `write a list, with each item in a line that begins with "- "`)}
+	}
+	items := make([]*yaml.Node, len(f.value.Content))
+	for i, n := range f.value.Content {
+		items[i] = resolve(n)
+	}
+	return items, nil
+}
+
+func (s Spec) clashingFiles(t theirs, _ map[string]bool) Errors {
+	items, errs := t.list("write_files")
+	for i, n := range items {
+		if n.Kind != yaml.MappingNode {
+			continue
+		}
+		for key, value := range pairs(n) {
+			if v := resolve(value); key.Value == "path" && v.Kind == yaml.ScalarNode && path.Clean(v.Value) == s.File() {
+				errs = append(errs, at(value, fmt.Sprintf("write_files[%d].path", i), v.Value, ErrSameFile,
+					"take it out of the document, and put what it says into the policy"))
+			}
+		}
+	}
+	return errs
+}
+
+func (s Spec) clashingUsers(t theirs, made map[string]bool) Errors {
+	items, errs := t.list("users")
+	for i, n := range items {
+		name, keys := account(n)
+		if name == nil {
+			continue
+		}
+		for _, u := range s.Users {
+			if u.Name != name.Value || len(u.SSHKeys) == 0 {
+				continue
+			}
+			if sameKeys(u.SSHKeys, keys) {
+				made[u.Name] = true
+				continue
+			}
+			errs = append(errs, at(name, fmt.Sprintf("users[%d]", i), u.Name, ErrOtherKeys,
+				"give the keys in one place only: leave out --ssh-key, or the user in the document"))
+		}
+	}
+	return errs
+}
+
+// account returns name and SSH keys of an item of users. cloud-init takes
+// dashes in keys for underscores.
+func account(n *yaml.Node) (name *yaml.Node, keys []string) {
+	if n.Kind == yaml.ScalarNode {
+		return n, nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	for key, value := range pairs(n) {
+		v := resolve(value)
+		switch strings.ReplaceAll(key.Value, "-", "_") {
+		case "name":
+			if v.Kind == yaml.ScalarNode {
+				name = v
+			}
+		case "ssh_authorized_keys":
+			if v.Kind == yaml.ScalarNode {
+				keys = append(keys, v.Value)
+			}
+			for _, k := range v.Content {
+				keys = append(keys, resolve(k).Value)
+			}
+		}
+	}
+	return name, keys
+}
+
+// sameKeys compares keys without their comments.
+func sameKeys(a, b []string) bool {
+	canonical := func(lines []string) []string {
+		var out []string
+		for _, line := range lines {
+			key, e := sshKey(strings.TrimSpace(line))
+			if e != nil {
+				return []string{"?"}
+			}
+			out = append(out, string(key.Marshal()))
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return slices.Equal(canonical(a), canonical(b))
+}
+
+func clashingPasswords(t theirs, _ map[string]bool) Errors {
+	f, e := t.get("ssh_pwauth")
+	if e != nil {
+		return Errors{e}
+	}
+	// The words are those of cloud-init's util.is_true.
+	if f == nil || f.value.Kind != yaml.ScalarNode || !slices.Contains([]string{"true", "1", "on", "y", "yes"}, strings.ToLower(strings.TrimSpace(f.value.Value))) {
+		return nil
+	}
+	return Errors{at(f.value, "ssh_pwauth", f.value.Value, ErrPasswordAuth, "leave it out: the image takes a key and a code, and no password")}
+}
+
+// clashingModules finds lists of modules without those that make users and write
+// files.
+func clashingModules(t theirs, _ map[string]bool) Errors {
+	items, errs := t.list("cloud_init_modules")
+	if len(errs) > 0 || items == nil {
+		return errs
+	}
+	f, _ := t.get("cloud_init_modules")
+	for _, want := range []string{"write_files", "users_groups"} {
+		if !slices.ContainsFunc(items, func(n *yaml.Node) bool {
+			if n.Kind == yaml.SequenceNode && len(n.Content) > 0 {
+				n = resolve(n.Content[0]) // [name, frequency]
+			}
+			return strings.ReplaceAll(n.Value, "-", "_") == want
+		}) {
+			errs = append(errs, at(f.value, "cloud_init_modules", strings.ReplaceAll(want, "_", "-"), ErrModules, "add it, or leave the whole key out"))
+		}
+	}
+	return errs
+}
+
+var blanks = regexp.MustCompile(`\s`)
+
+// clashingMergeRules accepts the rules of ours alone: cloud-init takes the first
+// it finds.
+func clashingMergeRules(t theirs) Errors {
+	var errs Errors
+	for _, name := range []string{"merge_how", "merge_type"} {
+		f, e := t.get(name)
+		switch {
+		case e != nil:
+			errs = append(errs, e)
+		case f != nil && blanks.ReplaceAllString(f.value.Value, "") != mergeRules:
+			errs = append(errs, at(f.key, name, "", ErrMergeHow, "leave it out; the rules that are put in are "+mergeRules))
+		}
+	}
+	return errs
+}
