@@ -86,12 +86,14 @@ type Agent struct {
 	RunDir      string // relative to /run
 	CleanMark   string // the file that says that an image is to be cleaned still
 	Module      string // cloud-init's module of ours
+	SSHService  string // the unit that starts sshd
+	SSHSocket   string // the one that starts an sshd for each connection
 }
 
 func (a Agent) values() map[string]string {
 	return map[string]string{
 		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
-		"Module": a.Module,
+		"Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
 	}
 }
 

@@ -25,6 +25,8 @@ var agent = templates.Agent{
 	RunDir:      "totp-agent",
 	CleanMark:   "/var/lib/totp-agent/clean.json",
 	Module:      "/usr/lib/python3/dist-packages/cc_totp.py",
+	SSHService:  "ssh.service",
+	SSHSocket:   "ssh.socket",
 }
 
 var data = map[string]templates.Data{
@@ -40,12 +42,12 @@ var data = map[string]templates.Data{
 	},
 	"etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf": templates.HostKeys{Keys: []string{"/etc/ssh/ssh_host_ed25519_key"}},
 	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
-	"etc/systemd/system-preset/00-totp.preset":       nil,
+	"etc/systemd/system-preset/00-totp.preset":       agent,
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
 	"etc/systemd/system/ssh@.service.d/00-totp.conf": nil,
 	"etc/systemd/system/totp-agent.service":          agent,
 	"etc/systemd/system/totp-clean.service":          agent,
-	"etc/systemd/system/totp-hostkeys.service":       nil,
+	"etc/systemd/system/totp-hostkeys.service":       agent,
 	"etc/systemd/system/totp-deliver.service":        agent,
 	"etc/systemd/system/totp-deliver.timer":          agent,
 	"etc/systemd/system/totp-module.service":         agent,

@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 		target.StateDir:      0o700 | os.ModeDir,
 		target.PAMStateDir:   0o700 | os.ModeDir,
 		target.Report:        0o600,
-		sshUnitDropIn:        0o644,
+		sshUnitTemplate:      0o644,
 		target.SSHDDropInDir: 0o755 | os.ModeDir,
 	} {
 		if fi, err := m.Lstat(name); err != nil || fi.Mode() != mode {
@@ -172,7 +172,7 @@ func TestRunRestores(t *testing.T) {
 				m.put(target.AgentPath, elfAMD64+" of old", 0o700)
 				m.put(target.SSHDDropIn, "# old\n", 0o640)
 				m.put(target.ImagePolicy, "version: 1\n", 0o600)
-				m.put(sshUnitDropIn, "# old\n", 0o600)
+				m.put(sshUnitTemplate, "# old\n", 0o600)
 				m.must(os.Chmod(filepath.Join(m.Root(), target.SSHDDropInDir), 0o700))
 				if test.name != "a file where a link is to be" {
 					m.must(m.Symlink("/lib/systemd/system/ssh.socket", "/etc/systemd/system/ssh.socket"))

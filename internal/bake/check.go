@@ -287,10 +287,10 @@ func (c *checker) plan(p *plan) {
 		}
 		c.add(Degraded, id, l.path, what, bakeAgain)
 	}
-	const sockets = target.SystemdUnitDir + "/sockets.target.wants/" + target.SSHSocket
-	masked := link{target.SystemdUnitDir + "/" + target.SSHSocket, "/dev/null"}
+	sockets := target.SystemdUnitDir + "/sockets.target.wants/" + c.facts.sshSocket
+	masked := link{target.SystemdUnitDir + "/" + c.facts.sshSocket, "/dev/null"}
 	if c.t.Exists(sockets) && !masked.stands(c.t) {
-		c.add(Degraded, "socket-enabled", sockets, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+target.SSHSocket)
+		c.add(Degraded, "socket-enabled", sockets, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+c.facts.sshSocket)
 	}
 	for _, d := range unitDirs[:2] {
 		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer} {

@@ -159,7 +159,7 @@ func TestCheck(t *testing.T) {
 func TestBakeRepairs(t *testing.T) {
 	m := newMachine(t)
 	m.bake()
-	for _, name := range []string{target.AgentPath, target.SSHDDropIn, sshUnitDropIn, "/etc/systemd/system/ssh.socket", "/etc/systemd/system/ssh.service.wants/totp-agent.service"} {
+	for _, name := range []string{target.AgentPath, target.SSHDDropIn, sshUnitTemplate, "/etc/systemd/system/ssh.socket", "/etc/systemd/system/ssh.service.wants/totp-agent.service"} {
 		m.must(m.Remove(name))
 	}
 	m.put(target.PAMService, stock(t, "pam.d-sshd"), 0o644)

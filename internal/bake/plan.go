@@ -46,7 +46,7 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
 	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
 	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
-	{sshUnitDropIn, 0o644},
+	{sshUnitTemplate, 0o644},
 	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
 	{dpkgHook, 0o644},
@@ -55,11 +55,20 @@ var templateFiles = []struct {
 // dpkgHook is for systems with dpkg.
 const dpkgHook = target.DpkgConfigDir + "/totp-agent"
 
-// sshTemplateDropIn is named as in the first system of the table; the others
-// have it beside their own template unit.
-const sshTemplateDropIn = target.SystemdUnitDir + "/ssh@.service.d/00-totp.conf"
+// The drop-ins of sshd's own units are named as in the first system of the table;
+// the others have them beside their own units.
+const (
+	sshUnitTemplate   = target.SystemdUnitDir + "/ssh.service.d/00-totp.conf"
+	sshTemplateDropIn = target.SystemdUnitDir + "/ssh@.service.d/00-totp.conf"
+)
 
-const sshUnitDropIn = target.SystemdUnitDir + "/" + target.SSHService + ".d/00-totp.conf"
+// sshUnitDropIn is the drop-in of the unit that starts sshd.
+func (s system) sshUnitDropIn() string { return dropInOf(s.sshService, sshUnitTemplate) }
+
+// dropInOf is where the drop-in of a unit lies, named as a template.
+func dropInOf(unit, template string) string {
+	return path.Join(target.SystemdUnitDir, unit+".d", path.Base(template))
+}
 
 // dirs are the directories whose mode and owner matter.
 var dirs = []dir{
@@ -103,27 +112,32 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 			StateDir:    target.StateDir,
 			RunDir:      strings.TrimPrefix(target.RunDir, "/run/"),
 			CleanMark:   target.CleanMark,
+			SSHService:  f.sshService,
+			SSHSocket:   f.sshSocket,
 		}
-		if tf.path == sshUnitDropIn {
+		if tf.path == sshUnitTemplate {
 			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
 		}
 		text, err := templates.Render(strings.TrimPrefix(tf.path, "/"), data)
 		if err != nil {
 			return nil, err
 		}
-		if tf.path == sshTemplateDropIn {
-			tf.path = target.SystemdUnitDir + "/" + f.sshTemplate + ".d/" + path.Base(tf.path)
+		switch tf.path {
+		case sshUnitTemplate:
+			tf.path = f.sshUnitDropIn()
+		case sshTemplateDropIn:
+			tf.path = dropInOf(f.sshTemplate, tf.path)
 		}
 		p.files = append(p.files, file{path: tf.path, mode: tf.mode, data: text, unit: true})
 	}
 	const etc = target.SystemdUnitDir + "/"
 	p.links = []link{
-		{etc + target.SSHService + ".wants/" + target.AgentService, etc + target.AgentService},
-		{etc + target.SSHService + ".wants/" + target.HostKeyService, etc + target.HostKeyService},
+		{etc + f.sshService + ".wants/" + target.AgentService, etc + target.AgentService},
+		{etc + f.sshService + ".wants/" + target.HostKeyService, etc + target.HostKeyService},
 		{etc + "sysinit.target.wants/" + target.CleanService, etc + target.CleanService},
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
-		{etc + "multi-user.target.wants/" + target.SSHService, f.sshUnit},
-		{etc + target.SSHSocket, "/dev/null"},
+		{etc + "multi-user.target.wants/" + f.sshService, f.sshUnit},
+		{etc + f.sshSocket, "/dev/null"},
 	}
 	return p, nil
 }

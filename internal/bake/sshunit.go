@@ -14,20 +14,20 @@ import (
 // unitDirs are the directories of units, the one that wins first.
 var unitDirs = []string{target.SystemdUnitDir, "/run/systemd/system", target.SystemdVendorDir}
 
-// unitProblems looks at how ssh.service starts sshd. Our drop-in replaces the
+// unitProblems looks at how the unit of sshd starts it. Our drop-in replaces the
 // distribution's start, so it must be that one.
 func (f *facts) unitProblems(t *target.Target) problems {
 	var ps problems
 	unit := ""
 	for _, d := range unitDirs {
-		p := path.Join(d, target.SSHService)
+		p := path.Join(d, f.sshService)
 		if !t.Exists(p) {
 			continue
 		}
 		if dest, err := t.Readlink(p); err == nil && dest == "/dev/null" {
 			return problems{{
 				id: "ssh-masked", path: p, what: "masked", err: ErrUnit,
-				fix: "run: systemctl unmask " + target.SSHService,
+				fix: "run: systemctl unmask " + f.sshService,
 			}}
 		}
 		unit = p
@@ -49,14 +49,14 @@ func (f *facts) unitProblems(t *target.Target) problems {
 		})
 	}
 	for _, d := range unitDirs {
-		dir := path.Join(d, target.SSHService+".d")
+		dir := path.Join(d, f.sshService+".d")
 		entries, err := t.ReadDir(dir)
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
 			p := path.Join(dir, e.Name())
-			if p == sshUnitDropIn || !strings.HasSuffix(p, ".conf") {
+			if p == f.sshUnitDropIn() || !strings.HasSuffix(p, ".conf") {
 				continue
 			}
 			b, err := t.ReadFile(p)

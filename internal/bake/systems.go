@@ -31,8 +31,10 @@ type system struct {
 	// How the distribution's unit starts sshd: program and arguments, and the
 	// arguments after those that we put in between.
 	sshdStart, sshdRest string
-	sshUnit             string // the distribution's unit
-	sshTemplate         string // its unit for one sshd a connection, by ssh.socket
+	sshService          string // the distribution's unit
+	sshUnit             string // its file
+	sshSocket           string // the unit that starts one sshd a connection
+	sshTemplate         string // its unit for one sshd a connection, that socket's
 
 	dpkg bool // its packages are dpkg's
 }
@@ -64,7 +66,9 @@ func debian(version, template string) system {
 		pamPassword: "@include common-auth",
 		sshdStart:   target.SSHD + " -D",
 		sshdRest:    "$SSHD_OPTS",
-		sshUnit:     target.SystemdVendorDir + "/" + target.SSHService,
+		sshService:  "ssh.service",
+		sshUnit:     target.SystemdVendorDir + "/ssh.service",
+		sshSocket:   "ssh.socket",
 		sshTemplate: template,
 		dpkg:        true,
 	}
