@@ -28,7 +28,7 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	if len(args) != 1 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./acctest/setup test|testacc|demo")
+		fmt.Fprintln(os.Stderr, "usage: go run ./acctest/setup test|demo|testacc")
 		return 2
 	}
 	purpose := debian.Purpose(args[0])

@@ -28,12 +28,12 @@ type Purpose string
 // The purposes. Each needs what the one before it needs.
 const (
 	Test    Purpose = "test"    // make test: unit tests and the rootfs lab
-	TestAcc Purpose = "testacc" // make testacc: the virtual machine as well
-	Demo    Purpose = "demo"    // make demo
+	Demo    Purpose = "demo"    // make demo: the virtual machine as well
+	TestAcc Purpose = "testacc" // make testacc, and all else that CI does
 )
 
 // Purposes returns all of them.
-func Purposes() []Purpose { return []Purpose{Test, TestAcc, Demo} }
+func Purposes() []Purpose { return []Purpose{Test, Demo, TestAcc} }
 
 // Sentinel errors; they arrive wrapped, with names.
 var (
@@ -45,11 +45,18 @@ var (
 // otherwise.
 type pkg struct{ name, program string }
 
+// anyOrigin are the packages whose program does, wherever it comes from.
+// Packages of Node.js from elsewhere hold npm as well, and cannot be beside
+// Debian's.
+var anyOrigin = []string{"chromium", "nodejs", "npm"}
+
 var forTest = []pkg{
 	{"age", "age"},                 // opens envelopes
+	{"chromium", "chromium"},       // opens them as owners do
 	{"gcc", "gcc"},                 // the race detector
 	{"libc6-dev", ""},              // likewise
 	{"mmdebstrap", "mmdebstrap"},   // makes root filesystems
+	{"nodejs", "node"},             // runs the page's script
 	{"openssh-client", "ssh"},      // logs in
 	{"putty-tools", "plink"},       // likewise
 	{"pycodestyle", "pycodestyle"}, // looks at cloud-init's module
@@ -65,6 +72,10 @@ var forVM = []pkg{
 	{"qemu-system-x86", "qemu-system-x86_64"},
 	{"qemu-utils", "qemu-img"},
 	{"xorriso", "xorriso"}, // makes the seed CD
+}
+
+var forCI = []pkg{
+	{"npm", "npm"}, // make generate-check: builds the page anew
 }
 
 // Packages returns the names of what a purpose needs, sorted.
@@ -115,10 +126,12 @@ func needed(p Purpose) ([]pkg, error) {
 	switch p {
 	case Test:
 		return forTest, nil
-	case TestAcc, Demo:
-		return append(slices.Clone(forTest), forVM...), nil
+	case Demo:
+		return slices.Concat(forTest, forVM), nil
+	case TestAcc:
+		return slices.Concat(forTest, forVM, forCI), nil
 	}
-	return nil, fmt.Errorf("%w: %q; use test, testacc or demo", ErrPurpose, p)
+	return nil, fmt.Errorf("%w: %q; use test, demo or testacc", ErrPurpose, p)
 }
 
 // missing asks dpkg, which knows of a package that is removed but configured.
@@ -137,14 +150,20 @@ func missing(ctx context.Context, pkgs []pkg) ([]string, error) {
 }
 
 // notInstalled returns the names that dpkg-query's answer does not call
-// installed, sorted.
+// installed, and whose program is not there from elsewhere, sorted.
 func notInstalled(pkgs []pkg, answer string) []string {
 	lines := strings.Split(answer, "\n")
 	var names []string
 	for _, p := range pkgs {
-		if !slices.Contains(lines, p.name+" installed") {
-			names = append(names, p.name)
+		if slices.Contains(lines, p.name+" installed") {
+			continue
 		}
+		if slices.Contains(anyOrigin, p.name) {
+			if _, err := exec.LookPath(p.program); err == nil {
+				continue
+			}
+		}
+		names = append(names, p.name)
 	}
 	slices.Sort(names)
 	return names

@@ -5,6 +5,8 @@ package debian
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -49,6 +51,22 @@ func TestNotInstalled(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestAnyOrigin: a program from elsewhere takes its package's place where that
+// is allowed, and nowhere else.
+func TestAnyOrigin(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"npm", "gcc"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir)
+	pkgs := []pkg{{"npm", "npm"}, {"gcc", "gcc"}, {"nodejs", "node"}}
+	if got := notInstalled(pkgs, ""); !slices.Equal(got, []string{"gcc", "nodejs"}) {
+		t.Errorf("got %v", got)
 	}
 }
 
