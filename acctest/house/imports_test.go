@@ -17,11 +17,13 @@ import (
 // may says which packages of ours each package may import: downwards only. A
 // name that ends in /... stands for all below it.
 var may = map[string][]string{
-	".":                   {"provisioner/totp", "datasource/userdata", "version"},
-	"provisioner/totp":    {"cloudinit", "internal/policy", "internal/agentbin"},
-	"datasource/userdata": {"cloudinit", "internal/policy", "internal/agentbin"},
-	"cmd/totp-agent":      {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/selftest", "internal/target", "secrets/seal", "version"},
-	"cmd/totpctl":         {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/verify", "internal/agentbin", "version"},
+	".":                    {"provisioner/totp", "datasource/userdata", "version"},
+	"provisioner/totp":     {"cloudinit", "internal/policy", "internal/agentbin"},
+	"datasource/userdata":  {"cloudinit", "internal/policy", "internal/agentbin"},
+	"cmd/totp-agent":       {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/selftest", "internal/target", "secrets/seal", "version"},
+	"cmd/totpctl":          {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/verify", "internal/agentbin", "cmd/totpctl/page", "version"},
+	"cmd/totpctl/page":     {},
+	"cmd/totpctl/page/...": {"cmd/totpctl/page"}, // node, for tests
 
 	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/target", "version"},
 	"internal/clean":           {"internal/policy", "internal/target"},

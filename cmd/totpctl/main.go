@@ -86,7 +86,7 @@ totpctl COMMAND --help tells more about each.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHints(usageError{err}, cmd.CommandPath()+" --help tells the options")
 	})
-	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newVerifyCommand(), newModuleCommand(), newVersionCommand())
+	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newVerifyCommand(), newModuleCommand(), newPageCommand(), newVersionCommand())
 	setHelp(root)
 	return root
 }

@@ -31,8 +31,11 @@ func existsError(name string) error {
 
 // writeNew writes a new file that only its owner can read, and makes it durable.
 // A file it cannot finish it removes.
-func writeNew(name string, data []byte) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func writeNew(name string, data []byte) error { return writeNewMode(name, data, 0o600) }
+
+// writeNewMode is writeNew for what others may read as well.
+func writeNewMode(name string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
 		return existsError(name)
 	}

@@ -1,0 +1,98 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Envelopes in whatever somebody pastes: the rules of totpctl open, to which a
+// test holds them.
+
+import { sha256 } from "@noble/hashes/sha2.js";
+import { armorBegin, armorEnd, debase64, dearmor, intro } from "./agefile.js";
+import { asUTF8, binary, fromBinary } from "./bytes.js";
+import { decode } from "./console.js";
+
+/**
+ * Finds the envelopes in an input of any kind: a binary age file, armored ones
+ * amid any text, console blocks in a captured log, and, where there is none of
+ * these, the bare base64 of channels with little room. One that occurs twice is
+ * returned once.
+ *
+ * A finding is {form, line, id, user, file, fault}: the form is "age file",
+ * "armored", "base64" or "console block"; id and user are what the marks on a
+ * console say; file is the binary age file, or null with a fault, which is
+ * "cut off", "incomplete" (with missing and lines) or "damaged".
+ */
+export function find(input) {
+  const bytes = asUTF8(input);
+  const s = binary(bytes);
+  const start = s.search(/[^ \t\r\n]/);
+  if (start >= 0 && s.startsWith(intro + "\n", start)) {
+    return [finding("age file", 0, { file: bytes.slice(start) })];
+  }
+  let found = [...findConsole(bytes), ...findArmored(s)];
+  // The lines of a console block hold base64 too, so this comes last.
+  if (found.length === 0) found = findBase64(s);
+  return distinct(found);
+}
+
+function finding(form, line, more) {
+  return { form, line, id: "", user: "", file: null, fault: "", ...more };
+}
+
+function findConsole(bytes) {
+  return decode(bytes).map((b) =>
+    finding("console block", 0, {
+      id: b.id,
+      user: b.user,
+      file: b.sealed,
+      fault: b.complete ? "" : "incomplete",
+      missing: b.missing,
+      lines: b.lines,
+    }),
+  );
+}
+
+/**
+ * What stands before the first mark on its line (an indentation, a mail's quote
+ * marks, the bars of PuTTY's banner) is taken off the lines of the block.
+ */
+function findArmored(s) {
+  const found = [];
+  let block = null;
+  const cutOff = () => found.push(finding("armored", block.line, { fault: "cut off" }));
+  s.split("\n").forEach((line, i) => {
+    let text = line.replace(/[ \t\r]+$/, "");
+    if (text.endsWith(armorBegin)) {
+      if (block) cutOff();
+      block = { line: i + 1, prefix: text.slice(0, -armorBegin.length), lines: [armorBegin] };
+      return;
+    }
+    if (!block) return;
+    if (text.startsWith(block.prefix)) text = text.slice(block.prefix.length);
+    text = text.replace(/^[ \t]+/, "");
+    block.lines.push(text);
+    if (text !== armorEnd) return;
+    const raw = fromBinary(block.lines.join("\n"));
+    const file = dearmor(raw);
+    found.push(finding("armored", block.line, { file, fault: file ? "" : "damaged", raw }));
+    block = null;
+  });
+  if (block) cutOff();
+  return found;
+}
+
+function findBase64(s) {
+  // How any base64 of an age file begins.
+  const all = s.matchAll(/YWdlLWVuY3J5cHRpb24ub3JnL3Yx[A-Za-z0-9+/\r\n]*={0,2}/g);
+  return Array.from(all, (m) =>
+    finding("base64", s.slice(0, m.index).split("\n").length, { file: debase64(m[0]) }),
+  );
+}
+
+function distinct(found) {
+  const seen = new Set();
+  return found.filter((f) => {
+    const bytes = f.file ?? f.raw;
+    if (!bytes) return true;
+    const sum = binary(sha256(bytes));
+    return !seen.has(sum) && seen.add(sum);
+  });
+}
