@@ -38,7 +38,7 @@ var may = map[string][]string{
 	"internal/target/...":      {"internal/target"}, // fakes, for tests
 	"internal/agentbin":        {},
 	"internal/release":         {"version"},
-	"internal/verify":          {}, // looks at servers from outside, as a stranger
+	"internal/verify":          {},                                              // looks at servers from outside, as a stranger
 	"cloudinit":                {"internal/policy", "templates", "secrets/..."}, // policy is as pure as it is
 	"templates":                {},
 	"secrets/...":              {},

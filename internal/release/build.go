@@ -25,6 +25,9 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/version"
 )
 
+// pageSource is the page as it is built and committed, and in totpctl.
+const pageSource = "cmd/totpctl/page/page.html"
+
 // build makes all files of a release in dir, which it empties first.
 func build(ctx context.Context, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
@@ -91,6 +94,14 @@ func build(ctx context.Context, dir string) error {
 		}
 		fmt.Printf("release: %s/%s built  (%.1fs)\n", p.OS, p.Arch, time.Since(start).Seconds())
 	}
+	page, err := os.ReadFile(pageSource)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, pageName()), page, 0o644); err != nil {
+		return err
+	}
+	tools = append(tools, pageName())
 	if err := writeSums(dir, pluginSums(), plugins); err != nil {
 		return err
 	}

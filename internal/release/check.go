@@ -58,7 +58,7 @@ var pluginName = regexp.MustCompile(`^packer-plugin-totp_v[0-9.]+_(x[0-9]+\.[0-9
 // check looks at the files in dir as an installer would: the names, the sums,
 // what is in the archives, and what the plugin for this machine says of itself.
 func check(ctx context.Context, dir string, describe func(context.Context, string) (description, error)) error {
-	sums, err := readSums(dir, pluginSums())
+	sums, err := readSums(dir, pluginSums(), len(platforms))
 	if err != nil {
 		return err
 	}
@@ -70,12 +70,15 @@ func check(ctx context.Context, dir string, describe func(context.Context, strin
 		}
 		api = m[1]
 	}
-	tools, err := readSums(dir, totpctlSums())
+	tools, err := readSums(dir, totpctlSums(), len(platforms)+1)
 	if err != nil {
 		return err
 	}
 
-	expected := []string{pluginSums(), totpctlSums()}
+	expected := []string{pluginSums(), totpctlSums(), pageName()}
+	if _, err := checkSum(dir, pageName(), tools); err != nil {
+		return err
+	}
 	for _, p := range platforms {
 		name := pluginBase(p, api)
 		if err := checkArchive(dir, name+".zip", sums, name+p.exe()); err != nil {
@@ -109,17 +112,26 @@ func check(ctx context.Context, dir string, describe func(context.Context, strin
 	return nil
 }
 
-// checkArchive verifies an archive's sum and the names in it.
-func checkArchive(dir, name string, sums map[string]string, inside ...string) error {
+// checkSum reads a file and verifies its sum.
+func checkSum(dir, name string, sums map[string]string) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: %w", name, errMissing)
+		return nil, fmt.Errorf("%s: %w", name, errMissing)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	sum := sha256.Sum256(data)
 	if sums[name] != hex.EncodeToString(sum[:]) {
-		return fmt.Errorf("%s: %w", name, errSum)
+		return nil, fmt.Errorf("%s: %w", name, errSum)
+	}
+	return data, nil
+}
+
+// checkArchive verifies an archive's sum and the names in it.
+func checkArchive(dir, name string, sums map[string]string, inside ...string) error {
+	data, err := checkSum(dir, name, sums)
+	if err != nil {
+		return err
 	}
 	r, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
@@ -174,8 +186,8 @@ func checkRun(ctx context.Context, dir string, here platform, api string, descri
 	return nil
 }
 
-// readSums reads a list as sha256sum(1) writes it.
-func readSums(dir, name string) (map[string]string, error) {
+// readSums reads a list of so many files as sha256sum(1) writes it.
+func readSums(dir, name string, want int) (map[string]string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", name, errMissing)
@@ -190,8 +202,8 @@ func readSums(dir, name string) (map[string]string, error) {
 		}
 		sums[file] = sum
 	}
-	if len(sums) != len(platforms) {
-		return nil, fmt.Errorf("%s: %w: %d sums, want %d", name, errContents, len(sums), len(platforms))
+	if len(sums) != want {
+		return nil, fmt.Errorf("%s: %w: %d sums, want %d", name, errContents, len(sums), want)
 	}
 	return sums, nil
 }

@@ -41,4 +41,8 @@ func totpctlBase(p platform) string {
 	return fmt.Sprintf("totpctl_v%s_%s_%s", version.Version, p.OS, p.Arch)
 }
 
+// pageName is the page that opens cards in a browser, for those who take nothing
+// else of a release. Its sum is in totpctl's list.
+func pageName() string { return fmt.Sprintf("totpctl_v%s_page.html", version.Version) }
+
 func totpctlSums() string { return fmt.Sprintf("totpctl_v%s_SHA256SUMS", version.Version) }

@@ -36,6 +36,10 @@ func released(t *testing.T) string {
 			}
 		}
 	}
+	if err := os.WriteFile(filepath.Join(dir, pageName()), []byte("page"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tools = append(tools, pageName())
 	if err := errors.Join(writeSums(dir, pluginSums(), plugins), writeSums(dir, totpctlSums(), tools)); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +87,8 @@ func TestCheck(t *testing.T) {
 		{"archive missing", good, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, first+".zip")) }, errMissing},
 		{"sums missing", good, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, pluginSums())) }, errMissing},
 		{"totpctl missing", good, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, totpctlBase(platforms[3])+".zip")) }, errMissing},
+		{"page missing", good, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, pageName())) }, errMissing},
+		{"page altered", good, func(t *testing.T, dir string) { os.WriteFile(filepath.Join(dir, pageName()), []byte("another"), 0o600) }, errSum},
 		{"sums cut short", good, func(t *testing.T, dir string) {
 			data, _ := os.ReadFile(filepath.Join(dir, pluginSums()))
 			os.WriteFile(filepath.Join(dir, pluginSums()), data[:len(data)/2], 0o600)
