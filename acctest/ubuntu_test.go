@@ -29,6 +29,10 @@ printf 'NAME=Ubuntu\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="`+u.version+`"\nPRET
 printf 'PasswordAuthentication no\n' >/etc/ssh/sshd_config.d/60-cloudimg-settings.conf
 rm -f /etc/systemd/system/multi-user.target.wants/ssh.service
 mkdir -p /etc/systemd/system/sockets.target.wants
+if [ `+u.version+` != 22.04 ]; then # from 22.10 on RequiredBy=ssh.service
+	mkdir -p /etc/systemd/system/ssh.service.requires
+	ln -s /lib/systemd/system/ssh.socket /etc/systemd/system/ssh.service.requires/ssh.socket
+fi
 ln -s /lib/systemd/system/ssh.socket /etc/systemd/system/sockets.target.wants/ssh.socket
 `)
 			said, err := bakeRoot(t.Context(), m.Root, m.img.policy)
@@ -43,6 +47,13 @@ ln -s /lib/systemd/system/ssh.socket /etc/systemd/system/sockets.target.wants/ss
 			}
 			if got := m.must("readlink", "/etc/systemd/system/ssh.socket", "/etc/systemd/system/multi-user.target.wants/ssh.service"); got != "/dev/null\n/lib/systemd/system/ssh.service\n" {
 				t.Errorf("units: %q", got)
+			}
+			// sshd starts at a boot: enabled above, and by nothing that is masked.
+			if s := run(t, m.Command(t.Context(), "systemd-analyze", "verify", "--man=no", "ssh.service")); s.code != 0 || strings.Contains(s.out+s.err, "ssh.s") {
+				t.Errorf("systemd-analyze verify: exit %d\n%s%s", s.code, s.out, s.err)
+			}
+			if there := m.exist("/etc/systemd/system/ssh.service.requires/ssh.socket", "/etc/systemd/system/sockets.target.wants/ssh.socket"); there != nil {
+				t.Errorf("still there: %q", there)
 			}
 			m.table(m.firstBoot())
 			m.ok("check")

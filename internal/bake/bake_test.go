@@ -20,6 +20,11 @@ import (
 
 func TestRun(t *testing.T) {
 	m := newMachine(t)
+	m.put("/etc/systemd/system/sockets.target.wants/x", "", 0o644)
+	for _, dir := range []string{"ssh.service.requires", "sockets.target.wants"} { // as Ubuntu 24.04 has it
+		m.must(m.Mkdir("/etc/systemd/system/"+dir, 0o755))
+		m.must(m.Symlink("/lib/systemd/system/ssh.socket", "/etc/systemd/system/"+dir+"/ssh.socket"))
+	}
 	var log strings.Builder
 	o := m.options()
 	o.Log = &log
@@ -66,6 +71,14 @@ func TestRun(t *testing.T) {
 	} {
 		if dest, err := m.Readlink(l.path); err != nil || dest != l.dest {
 			t.Errorf("%s leads to %q, %v", l.path, dest, err)
+		}
+	}
+
+	// What a masked socket would keep from starting is not there, nor is an empty
+	// directory of it; other links of that kind are.
+	for name, want := range map[string]bool{"ssh.service.requires": false, "sockets.target.wants/x": true, "sockets.target.wants/ssh.socket": false} {
+		if _, err := m.Lstat("/etc/systemd/system/" + name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 
@@ -174,6 +187,11 @@ func TestRunRestores(t *testing.T) {
 				m.put(target.ImagePolicy, "version: 1\n", 0o600)
 				m.put(sshUnitTemplate, "# old\n", 0o600)
 				m.must(os.Chmod(filepath.Join(m.Root(), target.SSHDDropInDir), 0o700))
+				m.put("/etc/systemd/system/ssh.service.requires/x", "", 0o644)
+				m.must(m.Mkdir("/etc/systemd/system/sockets.target.wants", 0o700))
+				for _, dir := range []string{"ssh.service.requires", "sockets.target.wants"} {
+					m.must(m.Symlink("/lib/systemd/system/ssh.socket", "/etc/systemd/system/"+dir+"/ssh.socket"))
+				}
 				if test.name != "a file where a link is to be" {
 					m.must(m.Symlink("/lib/systemd/system/ssh.socket", "/etc/systemd/system/ssh.socket"))
 				}

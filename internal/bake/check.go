@@ -287,11 +287,7 @@ func (c *checker) plan(p *plan) {
 		}
 		c.add(Degraded, id, l.path, what, bakeAgain)
 	}
-	sockets := target.SystemdUnitDir + "/sockets.target.wants/" + c.facts.sshSocket
-	masked := link{target.SystemdUnitDir + "/" + c.facts.sshSocket, "/dev/null"}
-	if c.t.Exists(sockets) && !masked.stands(c.t) {
-		c.add(Degraded, "socket-enabled", sockets, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+c.facts.sshSocket)
-	}
+	c.sockets()
 	for _, d := range unitDirs[:2] {
 		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer} {
 			dir := path.Join(d, unit+".d")
@@ -301,6 +297,25 @@ func (c *checker) plan(p *plan) {
 					c.add(Degraded, "unit-altered", path.Join(dir, e.Name()), "changes "+unit, "remove it")
 				}
 			}
+		}
+	}
+}
+
+// sockets looks at who wants ssh.socket: masked it is, and sshd does not start
+// where that requires it.
+func (c *checker) sockets() {
+	masked := link{target.SystemdUnitDir + "/" + c.facts.sshSocket, "/dev/null"}.stands(c.t)
+	links, err := c.facts.socketLinks(c.t)
+	if err != nil {
+		c.add(Degraded, "socket-enabled", target.SystemdUnitDir, err.Error(), bakeAgain)
+	}
+	for _, l := range links {
+		needed := path.Ext(path.Dir(l)) == requires
+		switch {
+		case masked && needed:
+			c.add(Critical, "socket-required", l, "needs "+c.facts.sshSocket+", which is masked, so that nobody can log in after the next boot", "remove this link, or bake again")
+		case !masked && !needed:
+			c.add(Degraded, "socket-enabled", l, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+c.facts.sshSocket)
 		}
 	}
 }

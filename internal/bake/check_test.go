@@ -129,6 +129,10 @@ func TestCheck(t *testing.T) {
 			m.put(units+"sockets.target.wants/x", "", 0o644)
 			m.must(m.Symlink("/lib/systemd/system/ssh.socket", units+"sockets.target.wants/ssh.socket"))
 		}, []string{"socket-enabled " + units + "sockets.target.wants/ssh.socket", "socket-unmasked " + socket}},
+		{"socket masked, and required", func(m *machine) {
+			m.put(units+"ssh.service.requires/x", "", 0o644)
+			m.must(m.Symlink("/lib/systemd/system/ssh.socket", units+"ssh.service.requires/ssh.socket"))
+		}, []string{"socket-required " + units + "ssh.service.requires/ssh.socket"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -157,6 +157,31 @@ func (j *journal) symlink(dest, name string) (changed bool, err error) {
 	return true, nil
 }
 
+// unlink removes a link, and the directory that it was alone in.
+func (j *journal) unlink(name string) error {
+	dest, err := j.t.Readlink(name)
+	if err != nil {
+		return err
+	}
+	dir := path.Dir(name)
+	fi, err := j.t.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if err := j.t.Remove(name); err != nil {
+		return err
+	}
+	j.undos = append(j.undos, func() error { return j.t.Symlink(dest, name) })
+	if entries, err := j.t.ReadDir(dir); err != nil || len(entries) > 0 {
+		return err
+	}
+	if err := j.t.Remove(dir); err != nil {
+		return err
+	}
+	j.undos = append(j.undos, func() error { return j.t.Mkdir(dir, fi.Mode().Perm()) })
+	return nil
+}
+
 // sameFile tells whether a file of ours is as wanted.
 func sameFile(t *target.Target, name string, data []byte, mode fs.FileMode) (bool, error) {
 	fi, err := t.Lstat(name)

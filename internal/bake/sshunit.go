@@ -71,6 +71,30 @@ func (f *facts) unitProblems(t *target.Target) problems {
 	return ps
 }
 
+// socketLinks are the links by which the administrator, a preset or a package
+// has ssh.socket started. From Ubuntu 22.10 on ssh.service requires it, and would
+// not start once it is masked.
+func (f *facts) socketLinks(t *target.Target) ([]string, error) {
+	entries, err := t.ReadDir(target.SystemdUnitDir)
+	if err != nil {
+		return nil, missingIsFine(err)
+	}
+	var links []string
+	for _, e := range entries {
+		if kind := path.Ext(e.Name()); kind != ".wants" && kind != requires {
+			continue
+		}
+		p := path.Join(target.SystemdUnitDir, e.Name(), f.sshSocket)
+		if _, err := t.Readlink(p); err == nil {
+			links = append(links, p)
+		}
+	}
+	return links, nil
+}
+
+// requires ends the name of a directory of units that another cannot do without.
+const requires = ".requires"
+
 // execStarts are the values of ExecStart in a unit file. An empty one clears
 // those before it, and counts as a change in a drop-in.
 func execStarts(text string) []string {

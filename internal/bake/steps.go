@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
@@ -123,6 +124,15 @@ func (b *baker) units(ctx context.Context) (string, error) {
 		return "", err
 	}
 	changed := 0
+	sockets, err := b.facts.socketLinks(b.t)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range sockets { // before the mask: what requires it would not start
+		if err := b.journal.unlink(l); err != nil {
+			return "", err
+		}
+	}
 	for _, l := range b.plan.links {
 		if l.stands(b.t) {
 			continue
@@ -136,6 +146,9 @@ func (b *baker) units(ctx context.Context) (string, error) {
 		}
 	}
 	text += fmt.Sprintf(", %d of %d links made", changed, len(b.plan.links))
+	if len(sockets) > 0 {
+		text += ", removed " + strings.Join(sockets, ", ")
+	}
 	// A systemd that runs does not see new units by itself. sshd is not
 	// restarted: the session that bakes goes on.
 	if b.t.Booted() {
