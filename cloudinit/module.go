@@ -27,5 +27,5 @@ func Module() ([]byte, error) { return render(ModulePath) }
 func ModuleUnit() ([]byte, error) { return render(UnitPath) }
 
 func render(path string) ([]byte, error) {
-	return templates.Render(strings.TrimPrefix(path, "/"), templates.Agent{Program: agentPath, Module: ModulePath})
+	return templates.Render(strings.TrimPrefix(path, "/"), templates.Agent{Program: agentPath, Module: ModulePath, SSHService: "ssh.service"})
 }

@@ -54,6 +54,7 @@ var (
 	ErrPackage     = errors.New("not installed")
 	ErrSSHDRefuses = errors.New("sshd refuses its configuration")
 	ErrEffective   = errors.New("sshd would not ask for key and code")
+	ErrCloudInit   = errors.New("cloud-init would not run the module totp")
 )
 
 // Run makes the target an image whose SSH logins demand key and code. When it
@@ -130,6 +131,7 @@ func (b *baker) run(ctx context.Context) (*Report, error) {
 		{"sshd_config", b.include},
 		{"moduli", b.moduli},
 		{"units", b.units},
+		{"module", b.module},
 		{"time", b.time},
 		{"verify", b.verify},
 		{"firewall", b.firewall},

@@ -70,6 +70,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 		c.add(Critical, "sshd-version", target.SSHD, err.Error(), "reinstall "+f.sshPackage)
 		return c.findings, ctx.Err()
 	}
+	c.module(ctx, files)
 	c.plan(files)
 	c.moduli()
 	if err := c.exempt(); err != nil {
@@ -317,6 +318,26 @@ func (c *checker) sockets() {
 		case !masked && !needed:
 			c.add(Degraded, "socket-enabled", l, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+c.facts.sshSocket)
 		}
+	}
+}
+
+// module looks at cloud-init's module, and completes the plan by the list that
+// names it.
+func (c *checker) module(ctx context.Context, p *plan) {
+	for _, name := range p.gone {
+		if c.t.Exists(name) {
+			c.add(Degraded, "module-left", name, "is there, and the policy does not ask for it", bakeAgain)
+		}
+	}
+	if !c.facts.policy.CloudInitModule {
+		return
+	}
+	err := c.facts.cloudInit(c.t)
+	if err == nil {
+		err = errors.Join(c.facts.planList(ctx, c.t, p), c.facts.moduleWorks(ctx, c.t))
+	}
+	if err != nil {
+		c.add(Degraded, "module", target.CloudModule, err.Error(), bakeAgain)
 	}
 }
 

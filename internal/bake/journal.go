@@ -105,6 +105,23 @@ func (j *journal) keep(name string) error {
 	return nil
 }
 
+// remove removes a file or link, where there is one.
+func (j *journal) remove(name string) error {
+	fi, err := j.t.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case fi.Mode()&fs.ModeSymlink != 0:
+		return j.unlink(name)
+	}
+	if err := j.keep(name); err != nil {
+		return err
+	}
+	return j.t.Remove(name)
+}
+
 // mkdir makes a directory of exactly this mode.
 func (j *journal) mkdir(name string, mode fs.FileMode) error {
 	if err := j.parents(name); err != nil {

@@ -19,6 +19,9 @@ type plan struct {
 	dirs  []dir
 	files []file
 	links []link
+
+	// gone are files and links that another policy asks for.
+	gone []string
 }
 
 type dir struct {
@@ -47,6 +50,8 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
 	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
 	{sshUnitTemplate, 0o644},
+	{target.SystemdUnitDir + "/" + target.ModuleService, 0o644},
+	{target.CloudModule, 0o644},
 	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
 	{dpkgHook, 0o644},
@@ -106,6 +111,10 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		if tf.path == dpkgHook && !f.dpkg {
 			continue
 		}
+		if moduleFile(tf.path) && !f.policy.CloudInitModule {
+			p.gone = append(p.gone, tf.path)
+			continue
+		}
 		var data templates.Data = templates.Agent{
 			Program:     target.AgentPath,
 			PAMStateDir: target.PAMStateDir,
@@ -114,6 +123,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 			CleanMark:   target.CleanMark,
 			SSHService:  f.sshService,
 			SSHSocket:   f.sshSocket,
+			Module:      target.CloudModule,
 		}
 		if tf.path == sshUnitTemplate {
 			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
@@ -130,6 +140,9 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		}
 		p.files = append(p.files, file{path: tf.path, mode: tf.mode, data: text, unit: true})
 	}
+	if !f.policy.CloudInitModuleListed {
+		p.gone = append(p.gone, target.CloudModuleList)
+	}
 	const etc = target.SystemdUnitDir + "/"
 	p.links = []link{
 		{etc + f.sshService + ".wants/" + target.AgentService, etc + target.AgentService},
@@ -138,6 +151,12 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
 		{etc + "multi-user.target.wants/" + f.sshService, f.sshUnit},
 		{etc + f.sshSocket, "/dev/null"},
+	}
+	call := link{etc + f.sshService + ".wants/" + target.ModuleService, etc + target.ModuleService}
+	if f.policy.CloudInitModule {
+		p.links = append(p.links, call)
+	} else {
+		p.gone = append(p.gone, call.path)
 	}
 	return p, nil
 }

@@ -119,6 +119,11 @@ func (b *baker) sshd(context.Context) (string, error) {
 }
 
 func (b *baker) units(ctx context.Context) (string, error) {
+	for _, name := range b.plan.gone {
+		if err := b.journal.remove(name); err != nil {
+			return "", err
+		}
+	}
 	text, err := b.write(true)
 	if err != nil {
 		return "", err

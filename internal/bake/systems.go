@@ -179,7 +179,7 @@ func (b *baker) system(context.Context) (string, error) {
 // that would break the bake.
 func (b *baker) understand() []error {
 	_, _, pam := b.facts.pamFile(b.t)
-	return []error{pam, b.facts.unitProblems(b.t).err()}
+	return []error{pam, b.facts.unitProblems(b.t).err(), b.facts.cloudInit(b.t)}
 }
 
 // version asks sshd who it is and makes the plan of all files.
@@ -189,6 +189,9 @@ func (b *baker) version(ctx context.Context) (string, error) {
 	}
 	var err error
 	if b.plan, err = b.facts.plan(ctx, b.t); err != nil {
+		return "", err
+	}
+	if err := b.facts.planList(ctx, b.t, b.plan); err != nil {
 		return "", err
 	}
 	return "OpenSSH " + b.facts.openSSH.String(), nil

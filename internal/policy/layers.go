@@ -38,6 +38,8 @@ var layerRules = []struct {
 	{"time_sync", no, no},
 	{"firewall", no, no},
 	{"packages", no, no},
+	{"cloud_init_module", no, no},
+	{"cloud_init_module_listed", no, no},
 	{"clean", no, no},
 	{"token", no, replace},
 }
@@ -77,6 +79,8 @@ func (p *Policy) given() []string {
 		{"time_sync", p.TimeSync != ""},
 		{"firewall", p.Firewall != ""},
 		{"packages", p.Packages != ""},
+		{"cloud_init_module", p.CloudInitModule},
+		{"cloud_init_module_listed", p.CloudInitModuleListed},
 		{"clean", p.Clean != Clean{}},
 		{"token", p.Token != ""},
 	} {

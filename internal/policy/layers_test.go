@@ -41,7 +41,7 @@ func TestLayerRulesAreComplete(t *testing.T) {
 	}
 
 	// given must know every key as well, or a layer could set it unseen.
-	all := Policy{1, "a", "a", users(age1), []string{"a"}, []string{"a"}, 1, "a", "a", []Channel{{Type: "file"}}, SSHD{Algorithms: "a"}, "a", "a", "a", Clean{"a"}, "a", "", nil}
+	all := Policy{1, "a", "a", users(age1), []string{"a"}, []string{"a"}, 1, "a", "a", []Channel{{Type: "file"}}, SSHD{Algorithms: "a"}, "a", "a", "a", true, true, Clean{"a"}, "a", "", nil}
 	got := all.given()
 	for _, k := range keys {
 		if !strings.HasPrefix(k, "users[]") && !slices.Contains(got, k) {
@@ -109,6 +109,8 @@ func TestLayers(t *testing.T) {
 				return reflect.DeepEqual(e.Channels, []Channel{{Type: "virtio", Port: DefaultPort}, {Type: "console"}, {Type: "file"}, {Type: "virtio", Port: "a"}})
 			}},
 		{"packages", image, both, "packages: present\n", []want{{"packages", 2, 11, ErrNotInLayer}}, nil},
+		{"cloud_init_module", image, both, "cloud_init_module: true\n", []want{{"cloud_init_module", 2, 20, ErrNotInLayer}}, nil},
+		{"cloud_init_module_listed", image, both, "cloud_init_module_listed: true\n", []want{{"cloud_init_module_listed", 2, 27, ErrNotInLayer}}, nil},
 		{"sshd", image, both, "sshd: {exempt_groups: [ops]}\n", []want{{"sshd", 2, 7, ErrNotInLayer}}, nil},
 		{"sshd, strict", image, both, "sshd: {algorithms: strict}\n", []want{{"sshd", 2, 7, ErrNotInLayer}}, nil},
 		{"time_sync", image, both, "time_sync: none\n", []want{{"time_sync", 2, 12, ErrNotInLayer}}, nil},

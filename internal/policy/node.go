@@ -89,6 +89,12 @@ func (w *walker) value(n *yaml.Node, path string, v reflect.Value) {
 			return
 		}
 		v.SetInt(int64(i))
+	case reflect.Bool:
+		if n.Kind != yaml.ScalarNode || n.Value != "true" && n.Value != "false" || n.ShortTag() != "!!bool" {
+			w.fail(n, path, shown(path, n), ErrType, "write true or false, without quotes")
+			return
+		}
+		v.SetBool(n.Value == "true")
 	case reflect.String:
 		s, ok := w.text(n, path)
 		if ok {

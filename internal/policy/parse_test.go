@@ -43,6 +43,8 @@ sshd:
 time_sync: none
 firewall: none
 packages: present
+cloud_init_module: true
+cloud_init_module_listed: true
 clean: {build_user: packer}
 `
 
@@ -62,7 +64,7 @@ func fullPolicy() *Policy {
 			Algorithms: "strict", ExemptGroups: []string{"deploy", "backup-jobs"}, ExemptUsers: []string{"ansible"},
 			ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}, RootLogin: "deny", TCPForwarding: "allow",
 		},
-		TimeSync: "none", Firewall: "none", Packages: "present", Clean: Clean{BuildUser: "packer"},
+		TimeSync: "none", Firewall: "none", Packages: "present", CloudInitModule: true, CloudInitModuleListed: true, Clean: Clean{BuildUser: "packer"},
 	}
 }
 
@@ -133,6 +135,7 @@ func TestParseShape(t *testing.T) {
 		{"unknown keys", "version: 1\nisuer: a\nusers:\n  - nmae: alice\nfrobnicate: 1\n", []want{
 			{"isuer", 2, 1, ErrUnknownKey}, {"users[0].nmae", 4, 5, ErrUnknownKey}, {"frobnicate", 5, 1, ErrUnknownKey}}},
 		{"misspelt beside its like", "version: 1\nisuer: a\nissuer: 'b:c'\n", []want{{"isuer", 2, 1, ErrUnknownKey}, {"issuer", 3, 9, otp.ErrColon}}},
+		{"a word for a switch", "version: 1\ncloud_init_module: yes\ncloud_init_module_listed: \"true\"\n", []want{{"cloud_init_module", 2, 20, ErrType}, {"cloud_init_module_listed", 3, 27, ErrType}}},
 		{"unknown key of a block", "version: 1\nsshd: {root_logins: deny}\nclean: {build_user: a, user: b}\n", []want{{"sshd.root_logins", 2, 8, ErrUnknownKey}, {"clean.user", 3, 24, ErrUnknownKey}}},
 		{"block that is a word", "version: 1\nsshd: strict\n", []want{{"sshd", 2, 7, ErrType}}},
 		{"places in a block", "version: 1\nsshd:\n  exempt_from: [10.0.0.1]\n  root_login: maybe\n", []want{{"sshd.exempt_from[0]", 3, 17, ErrCIDR}, {"sshd.root_login", 4, 15, ErrWord}}},

@@ -123,7 +123,14 @@ type Policy struct {
 	TimeSync         string    `yaml:"time_sync,omitempty"`
 	Firewall         string    `yaml:"firewall,omitempty"`
 	Packages         string    `yaml:"packages,omitempty"`
-	Clean            Clean     `yaml:"clean,omitempty"`
+
+	// CloudInitModule has the bake install cloud-init's module totp, which hands
+	// the key totp of an instance's data to the agent. CloudInitModuleListed does
+	// so as well, and names the module in cloud-init's own list.
+	CloudInitModule       bool `yaml:"cloud_init_module,omitempty"`
+	CloudInitModuleListed bool `yaml:"cloud_init_module_listed,omitempty"`
+
+	Clean Clean `yaml:"clean,omitempty"`
 
 	// Token is the enrollment token, 16 bytes in unpadded base64url. Only the
 	// instance's layer has one.
@@ -193,6 +200,7 @@ func (p *Policy) WithDefaults() *Policy {
 	fill(&d.TimeSync, TimeSyncAuto)
 	fill(&d.Firewall, FirewallAuto)
 	fill(&d.Packages, PackagesInstall)
+	d.CloudInitModule = d.CloudInitModule || d.CloudInitModuleListed
 	if d.RecipientsFrom == nil {
 		d.RecipientsFrom = []string{string(Image), string(Vendor), string(Instance)}
 	}

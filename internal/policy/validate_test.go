@@ -183,12 +183,15 @@ func TestWithDefaults(t *testing.T) {
 	v := reflect.ValueOf(*d)
 	for i, key := range keysOf(v.Type()) {
 		switch key {
-		case "", "users", "escrow_recipients", "clean", "token":
+		case "", "users", "escrow_recipients", "clean", "token", "cloud_init_module", "cloud_init_module_listed":
 		default:
 			if v.Field(i).IsZero() {
 				t.Errorf("%s has no default", key)
 			}
 		}
+	}
+	if d := (&Policy{CloudInitModuleListed: true}).WithDefaults(); !d.CloudInitModule {
+		t.Error("a module that is listed and not there")
 	}
 	if errs := d.Validate(Image); errs != nil {
 		t.Errorf("the defaults are not valid: %v", errs)

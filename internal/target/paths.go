@@ -140,6 +140,7 @@ const (
 	SSH           = "/usr/bin/ssh"
 	SSHKeygen     = "/usr/bin/ssh-keygen"
 	AptGet        = "/usr/bin/apt-get"
+	Python        = "/usr/bin/python3"
 	DpkgQuery     = "/usr/bin/dpkg-query"
 	DpkgConfigDir = "/etc/dpkg/dpkg.cfg.d"
 	Systemctl     = "systemctl"

@@ -79,6 +79,18 @@ type Config struct {
 	// missing. Default: `install`.
 	Packages string `mapstructure:"packages"`
 
+	// Installs the module `totp` of cloud-init, so that user-data can say under a key
+	// `totp` what they otherwise write by `write_files`. From version 23.4 on cloud-init
+	// calls a boot with such user-data `degraded`. See
+	// [Two ways](#two-ways-for-user-data). Default: `false`.
+	CloudInitModule bool `mapstructure:"cloud_init_module"`
+
+	// Installs the module, and names it in the image's `cloud_init_modules` as well, so
+	// that cloud-init itself runs it. The list is that of this build: modules that an
+	// update of cloud-init brings are not in it. Default: `false`, and a unit of ours
+	// runs the module.
+	CloudInitModuleListed bool `mapstructure:"cloud_init_module_listed"`
+
 	// Leaves out the self-test, which logs in to the guest in every way that must
 	// and must not work (one or two seconds). Systems that nobody has tested this on
 	// get it all the same. Default: `false`.

@@ -66,34 +66,36 @@ func (*FlatClean) HCL2Spec() map[string]hcldec.Spec {
 // FlatConfig is an auto-generated flat version of Config.
 // Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
 type FlatConfig struct {
-	PackerBuildName     *string           `mapstructure:"packer_build_name" cty:"packer_build_name" hcl:"packer_build_name"`
-	PackerBuilderType   *string           `mapstructure:"packer_builder_type" cty:"packer_builder_type" hcl:"packer_builder_type"`
-	PackerCoreVersion   *string           `mapstructure:"packer_core_version" cty:"packer_core_version" hcl:"packer_core_version"`
-	PackerDebug         *bool             `mapstructure:"packer_debug" cty:"packer_debug" hcl:"packer_debug"`
-	PackerForce         *bool             `mapstructure:"packer_force" cty:"packer_force" hcl:"packer_force"`
-	PackerOnError       *string           `mapstructure:"packer_on_error" cty:"packer_on_error" hcl:"packer_on_error"`
-	PackerUserVars      map[string]string `mapstructure:"packer_user_variables" cty:"packer_user_variables" hcl:"packer_user_variables"`
-	PackerSensitiveVars []string          `mapstructure:"packer_sensitive_variables" cty:"packer_sensitive_variables" hcl:"packer_sensitive_variables"`
-	PolicyFile          *string           `mapstructure:"policy_file" cty:"policy_file" hcl:"policy_file"`
-	Issuer              *string           `mapstructure:"issuer" cty:"issuer" hcl:"issuer"`
-	Enroll              *string           `mapstructure:"enroll" cty:"enroll" hcl:"enroll"`
-	Users               []FlatUser        `mapstructure:"user" cty:"user" hcl:"user"`
-	EscrowRecipients    []string          `mapstructure:"escrow_recipients" cty:"escrow_recipients" hcl:"escrow_recipients"`
-	RecipientsFrom      []string          `mapstructure:"recipients_from" cty:"recipients_from" hcl:"recipients_from"`
-	BackupCodes         *int              `mapstructure:"backup_codes" cty:"backup_codes" hcl:"backup_codes"`
-	RateLimit           *string           `mapstructure:"rate_limit" cty:"rate_limit" hcl:"rate_limit"`
-	Require             *string           `mapstructure:"require" cty:"require" hcl:"require"`
-	Channels            []FlatChannel     `mapstructure:"channel" cty:"channel" hcl:"channel"`
-	SSHD                *FlatSSHD         `mapstructure:"sshd" cty:"sshd" hcl:"sshd"`
-	TimeSync            *string           `mapstructure:"time_sync" cty:"time_sync" hcl:"time_sync"`
-	Firewall            *string           `mapstructure:"firewall" cty:"firewall" hcl:"firewall"`
-	Clean               *FlatClean        `mapstructure:"clean" cty:"clean" hcl:"clean"`
-	Packages            *string           `mapstructure:"packages" cty:"packages" hcl:"packages"`
-	SkipSelftest        *bool             `mapstructure:"skip_selftest" cty:"skip_selftest" hcl:"skip_selftest"`
-	SkipClean           *bool             `mapstructure:"skip_clean" cty:"skip_clean" hcl:"skip_clean"`
-	ExecuteCommand      *string           `mapstructure:"execute_command" cty:"execute_command" hcl:"execute_command"`
-	RemoteFolder        *string           `mapstructure:"remote_folder" cty:"remote_folder" hcl:"remote_folder"`
-	Report              *string           `mapstructure:"report" cty:"report" hcl:"report"`
+	PackerBuildName       *string           `mapstructure:"packer_build_name" cty:"packer_build_name" hcl:"packer_build_name"`
+	PackerBuilderType     *string           `mapstructure:"packer_builder_type" cty:"packer_builder_type" hcl:"packer_builder_type"`
+	PackerCoreVersion     *string           `mapstructure:"packer_core_version" cty:"packer_core_version" hcl:"packer_core_version"`
+	PackerDebug           *bool             `mapstructure:"packer_debug" cty:"packer_debug" hcl:"packer_debug"`
+	PackerForce           *bool             `mapstructure:"packer_force" cty:"packer_force" hcl:"packer_force"`
+	PackerOnError         *string           `mapstructure:"packer_on_error" cty:"packer_on_error" hcl:"packer_on_error"`
+	PackerUserVars        map[string]string `mapstructure:"packer_user_variables" cty:"packer_user_variables" hcl:"packer_user_variables"`
+	PackerSensitiveVars   []string          `mapstructure:"packer_sensitive_variables" cty:"packer_sensitive_variables" hcl:"packer_sensitive_variables"`
+	PolicyFile            *string           `mapstructure:"policy_file" cty:"policy_file" hcl:"policy_file"`
+	Issuer                *string           `mapstructure:"issuer" cty:"issuer" hcl:"issuer"`
+	Enroll                *string           `mapstructure:"enroll" cty:"enroll" hcl:"enroll"`
+	Users                 []FlatUser        `mapstructure:"user" cty:"user" hcl:"user"`
+	EscrowRecipients      []string          `mapstructure:"escrow_recipients" cty:"escrow_recipients" hcl:"escrow_recipients"`
+	RecipientsFrom        []string          `mapstructure:"recipients_from" cty:"recipients_from" hcl:"recipients_from"`
+	BackupCodes           *int              `mapstructure:"backup_codes" cty:"backup_codes" hcl:"backup_codes"`
+	RateLimit             *string           `mapstructure:"rate_limit" cty:"rate_limit" hcl:"rate_limit"`
+	Require               *string           `mapstructure:"require" cty:"require" hcl:"require"`
+	Channels              []FlatChannel     `mapstructure:"channel" cty:"channel" hcl:"channel"`
+	SSHD                  *FlatSSHD         `mapstructure:"sshd" cty:"sshd" hcl:"sshd"`
+	TimeSync              *string           `mapstructure:"time_sync" cty:"time_sync" hcl:"time_sync"`
+	Firewall              *string           `mapstructure:"firewall" cty:"firewall" hcl:"firewall"`
+	Clean                 *FlatClean        `mapstructure:"clean" cty:"clean" hcl:"clean"`
+	Packages              *string           `mapstructure:"packages" cty:"packages" hcl:"packages"`
+	CloudInitModule       *bool             `mapstructure:"cloud_init_module" cty:"cloud_init_module" hcl:"cloud_init_module"`
+	CloudInitModuleListed *bool             `mapstructure:"cloud_init_module_listed" cty:"cloud_init_module_listed" hcl:"cloud_init_module_listed"`
+	SkipSelftest          *bool             `mapstructure:"skip_selftest" cty:"skip_selftest" hcl:"skip_selftest"`
+	SkipClean             *bool             `mapstructure:"skip_clean" cty:"skip_clean" hcl:"skip_clean"`
+	ExecuteCommand        *string           `mapstructure:"execute_command" cty:"execute_command" hcl:"execute_command"`
+	RemoteFolder          *string           `mapstructure:"remote_folder" cty:"remote_folder" hcl:"remote_folder"`
+	Report                *string           `mapstructure:"report" cty:"report" hcl:"report"`
 }
 
 // FlatMapstructure returns a new FlatConfig.
@@ -131,6 +133,8 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"firewall":                   &hcldec.AttrSpec{Name: "firewall", Type: cty.String, Required: false},
 		"clean":                      &hcldec.BlockSpec{TypeName: "clean", Nested: hcldec.ObjectSpec((*FlatClean)(nil).HCL2Spec())},
 		"packages":                   &hcldec.AttrSpec{Name: "packages", Type: cty.String, Required: false},
+		"cloud_init_module":          &hcldec.AttrSpec{Name: "cloud_init_module", Type: cty.Bool, Required: false},
+		"cloud_init_module_listed":   &hcldec.AttrSpec{Name: "cloud_init_module_listed", Type: cty.Bool, Required: false},
 		"skip_selftest":              &hcldec.AttrSpec{Name: "skip_selftest", Type: cty.Bool, Required: false},
 		"skip_clean":                 &hcldec.AttrSpec{Name: "skip_clean", Type: cty.Bool, Required: false},
 		"execute_command":            &hcldec.AttrSpec{Name: "execute_command", Type: cty.String, Required: false},

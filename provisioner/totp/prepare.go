@@ -126,6 +126,9 @@ func (c *Config) policy() *policy.Policy {
 		TimeSync:         c.TimeSync,
 		Firewall:         c.Firewall,
 		Packages:         c.Packages,
+
+		CloudInitModule:       c.CloudInitModule,
+		CloudInitModuleListed: c.CloudInitModuleListed,
 	}
 	if c.SSHD != nil {
 		pol.SSHD = policy.SSHD(*c.SSHD)
@@ -160,7 +163,10 @@ func (c *Config) policyKeys() []string {
 		"time_sync":         c.TimeSync != "",
 		"firewall":          c.Firewall != "",
 		"packages":          c.Packages != "",
-		"clean":             c.Clean != nil,
+
+		"cloud_init_module":        c.CloudInitModule,
+		"cloud_init_module_listed": c.CloudInitModuleListed,
+		"clean":                    c.Clean != nil,
 	}
 	var keys []string
 	for key, is := range set {

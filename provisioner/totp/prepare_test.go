@@ -272,14 +272,14 @@ require: all
 func TestBlockBecomesPolicy(t *testing.T) {
 	whole := Config{
 		Issuer: "i", Enroll: "e", Users: []User{{"n", []string{"r"}}}, EscrowRecipients: []string{"s"},
-		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p", CloudInitModule: true, CloudInitModuleListed: true,
 		SSHD:     &SSHD{"a", []string{"g"}, []string{"u"}, []string{"f"}, "r", "t"},
 		TimeSync: "t", Firewall: "w", Clean: &Clean{"b"},
 		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "c"}},
 	}
 	want := &policy.Policy{
 		Version: policy.Version, Issuer: "i", Enroll: "e", Users: []policy.User{{Name: "n", Recipients: []string{"r"}}},
-		EscrowRecipients: []string{"s"}, RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p",
+		EscrowRecipients: []string{"s"}, RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p", CloudInitModule: true, CloudInitModuleListed: true,
 		SSHD: policy.SSHD{Algorithms: "a", ExemptGroups: []string{"g"}, ExemptUsers: []string{"u"}, ExemptFrom: []string{"f"},
 			RootLogin: "r", TCPForwarding: "t"},
 		TimeSync: "t", Firewall: "w", Clean: policy.Clean{BuildUser: "b"},
