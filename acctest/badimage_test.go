@@ -134,7 +134,13 @@ func TestATemplatedMainFileDoesNotOpenTheDoor(t *testing.T) {
 // unitOptions returns the -o options that ssh.service gives sshd after bake.
 func (m *machine) unitOptions() []string {
 	m.t.Helper()
-	data, err := os.ReadFile(m.Path("/etc/systemd/system/ssh.service.d/00-totp.conf"))
+	return m.optionsOf("ssh.service")
+}
+
+// optionsOf is the same for another unit.
+func (m *machine) optionsOf(unit string) []string {
+	m.t.Helper()
+	data, err := os.ReadFile(m.Path("/etc/systemd/system/" + unit + ".d/00-totp.conf"))
 	if err != nil {
 		m.t.Fatal(err)
 	}

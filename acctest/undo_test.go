@@ -6,6 +6,7 @@
 package acctest_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -40,32 +41,35 @@ grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 		name, script string
 		closed       bool // key and code do not get in any more
 		only         string
+		unit         string // one sshd a connection, by this unit
 	}{
-		{"globals of a later drop-in", late("UsePAM no\nAuthenticationMethods publickey\nPasswordAuthentication yes\nPermitRootLogin yes\nKbdInteractiveAuthentication no"), false, ""},
-		{"Match User of a later drop-in", late("Match User *\n\t" + open), false, ""},
-		{"Match Address of a later drop-in", late("Match Address 0.0.0.0/0,::/0\n\t" + open), false, ""},
-		{"Match all of a later drop-in", late("Match all\n\t" + open), false, ""},
-		{"AuthenticationMethods any", late("AuthenticationMethods any"), true, "bookworm"}, // sshd 9.2 takes it for a mistake
-		{"AuthenticationMethods any", late("AuthenticationMethods any"), false, "bullseye trixie"},
-		{"AuthenticationMethods any for all users", late("Match User *\n\tAuthenticationMethods any"), true, "bookworm"}, // sshd 9.2 takes it for a mistake
-		{"AuthenticationMethods any for all users", late("Match User *\n\tAuthenticationMethods any"), false, "bullseye trixie"},
-		{"root with its key", late("PermitRootLogin yes\nMatch User root\n\tAuthenticationMethods publickey"), false, ""},
-		{"UsePAM no in sshd_config", `sed -i 's/^UsePAM.*/UsePAM no/' /etc/ssh/sshd_config`, false, ""},
-		{"passwords in sshd_config", `printf 'PasswordAuthentication yes\nMatch User *\n\t` + open + `' >>/etc/ssh/sshd_config`, false, ""},
-		{"a drop-in that sorts before", `printf 'UsePAM no\nAuthenticationMethods publickey\n' >/etc/ssh/sshd_config.d/00-00-a.conf`, false, ""},
-		{"a Match block that sorts before", `printf 'Match User *\n\t` + open + `' >/etc/ssh/sshd_config.d/0-early.conf`, false, ""},
-		{"sshd_config without Include", `sed -i '/^Include/d' /etc/ssh/sshd_config; echo 'PasswordAuthentication yes' >>/etc/ssh/sshd_config`, false, ""},
-		{"sshd_config from a template", `printf 'Port 22\nUsePAM yes\nPasswordAuthentication yes\nPermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n' >/etc/ssh/sshd_config`, false, ""},
-		{"the drop-in removed", `rm /etc/ssh/sshd_config.d/00-00-totp.conf`, false, ""},
-		{"another PAM service", late("Match User *\n\tPAMServiceName other"), false, "trixie"},
-		{"another PAM service", late("Match User *\n\tPAMServiceName other"), true, "bullseye bookworm"},
-		{"cloud-init's ssh_pwauth", cloud, false, ""},
-		{"packages reinstalled", apt + `--force-confold --reinstall install openssh-server libpam-google-authenticator libpam-runtime`, false, ""},
-		{"pam-auth-update", `pam-auth-update --force`, false, ""},
-		{"reinstalled with --force-confnew", `export UCF_FORCE_CONFFNEW=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew --reinstall install openssh-server libpam-google-authenticator libpam-runtime`, false, ""},
-		{"reinstalled after its files were removed", `rm /etc/pam.d/sshd; export UCF_FORCE_CONFFMISS=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew -o Dpkg::Options::=--force-confmiss --reinstall install openssh-server`, false, ""},
-		{"agent and units gone", `rm -rf /usr/local/sbin/totp-agent /etc/systemd/system/totp-* /etc/totp-agent`, false, ""},
-		{"module gone", `dpkg --force-depends --remove libpam-google-authenticator`, true, ""},
+		{"globals of a later drop-in", late("UsePAM no\nAuthenticationMethods publickey\nPasswordAuthentication yes\nPermitRootLogin yes\nKbdInteractiveAuthentication no"), false, "", ""},
+		{"Match User of a later drop-in", late("Match User *\n\t" + open), false, "", ""},
+		{"Match Address of a later drop-in", late("Match Address 0.0.0.0/0,::/0\n\t" + open), false, "", ""},
+		{"Match all of a later drop-in", late("Match all\n\t" + open), false, "", ""},
+		{"AuthenticationMethods any", late("AuthenticationMethods any"), true, "bookworm", ""}, // sshd 9.2 takes it for a mistake
+		{"AuthenticationMethods any", late("AuthenticationMethods any"), false, "bullseye trixie", ""},
+		{"AuthenticationMethods any for all users", late("Match User *\n\tAuthenticationMethods any"), true, "bookworm", ""}, // sshd 9.2 takes it for a mistake
+		{"AuthenticationMethods any for all users", late("Match User *\n\tAuthenticationMethods any"), false, "bullseye trixie", ""},
+		{"root with its key", late("PermitRootLogin yes\nMatch User root\n\tAuthenticationMethods publickey"), false, "", ""},
+		{"UsePAM no in sshd_config", `sed -i 's/^UsePAM.*/UsePAM no/' /etc/ssh/sshd_config`, false, "", ""},
+		{"passwords in sshd_config", `printf 'PasswordAuthentication yes\nMatch User *\n\t` + open + `' >>/etc/ssh/sshd_config`, false, "", ""},
+		{"a drop-in that sorts before", `printf 'UsePAM no\nAuthenticationMethods publickey\n' >/etc/ssh/sshd_config.d/00-00-a.conf`, false, "", ""},
+		{"a Match block that sorts before", `printf 'Match User *\n\t` + open + `' >/etc/ssh/sshd_config.d/0-early.conf`, false, "", ""},
+		{"sshd_config without Include", `sed -i '/^Include/d' /etc/ssh/sshd_config; echo 'PasswordAuthentication yes' >>/etc/ssh/sshd_config`, false, "", ""},
+		{"sshd_config from a template", `printf 'Port 22\nUsePAM yes\nPasswordAuthentication yes\nPermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n' >/etc/ssh/sshd_config`, false, "", ""},
+		{"sshd_config from a template, with ssh.socket", `printf 'Port 22\nUsePAM yes\nPasswordAuthentication yes\nPermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n' >/etc/ssh/sshd_config`, false, "bullseye", "ssh@.service"},
+		{"sshd_config from a template, with a socket of systemd-ssh-generator", `printf 'Port 22\nUsePAM yes\nPasswordAuthentication yes\nPermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n' >/etc/ssh/sshd_config`, false, "trixie", "sshd@.service"},
+		{"the drop-in removed", `rm /etc/ssh/sshd_config.d/00-00-totp.conf`, false, "", ""},
+		{"another PAM service", late("Match User *\n\tPAMServiceName other"), false, "trixie", ""},
+		{"another PAM service", late("Match User *\n\tPAMServiceName other"), true, "bullseye bookworm", ""},
+		{"cloud-init's ssh_pwauth", cloud, false, "", ""},
+		{"packages reinstalled", apt + `--force-confold --reinstall install openssh-server libpam-google-authenticator libpam-runtime`, false, "", ""},
+		{"pam-auth-update", `pam-auth-update --force`, false, "", ""},
+		{"reinstalled with --force-confnew", `export UCF_FORCE_CONFFNEW=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew --reinstall install openssh-server libpam-google-authenticator libpam-runtime`, false, "", ""},
+		{"reinstalled after its files were removed", `rm /etc/pam.d/sshd; export UCF_FORCE_CONFFMISS=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew -o Dpkg::Options::=--force-confmiss --reinstall install openssh-server`, false, "", ""},
+		{"agent and units gone", `rm -rf /usr/local/sbin/totp-agent /etc/systemd/system/totp-* /etc/totp-agent`, false, "", ""},
+		{"module gone", `dpkg --force-depends --remove libpam-google-authenticator`, true, "", ""},
 	}
 	for _, r := range rootfs.Debians {
 		t.Run(r.Suite, func(t *testing.T) {
@@ -78,9 +82,12 @@ grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 				}
 				t.Run(tt.name, func(t *testing.T) {
 					m := cloneOf(t, m.img, m.Root)
-					options := m.unitOptions()
+					start, options := m.StartSSHD, m.unitOptions()
+					if tt.unit != "" {
+						start, options = m.StartSSHDPerConnection, m.optionsOf(tt.unit)
+					}
 					m.must("sh", "-euc", tt.script)
-					server, up := m.serveAsTheUnit(options)
+					server, up := m.serveAsTheUnit(start, options)
 					if !up {
 						if !tt.closed {
 							t.Error("sshd does not start")
@@ -118,7 +125,7 @@ grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 }
 
 // serveAsTheUnit starts sshd, and reports whether it takes its configuration.
-func (m *machine) serveAsTheUnit(options []string) (login.Server, bool) {
+func (m *machine) serveAsTheUnit(start func(context.Context, ...string) (*rootfs.SSHD, error), options []string) (login.Server, bool) {
 	m.t.Helper()
 	if s := run(m.t, m.Command(m.t.Context(), append([]string{"/usr/sbin/sshd", "-t"}, options...)...)); s.code != 0 {
 		m.t.Logf("sshd -t: %s", s.err)
@@ -127,7 +134,7 @@ func (m *machine) serveAsTheUnit(options []string) (login.Server, bool) {
 	if strings.Contains(m.must("/usr/sbin/sshd", "-T"), "\npersourcepenalties ") {
 		options = append(options, "-o", "PerSourcePenalties=no")
 	}
-	s, err := m.StartSSHD(m.t.Context(), options...)
+	s, err := start(m.t.Context(), options...)
 	if err != nil {
 		m.t.Fatal(err)
 	}

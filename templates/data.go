@@ -57,7 +57,8 @@ func (h HostKeys) values() map[string]string {
 	return map[string]string{"Keys": each(h.Keys, "HostKey ", "\n")}
 }
 
-// SSHUnit is the data of etc/systemd/system/ssh.service.d/00-totp.conf.
+// SSHUnit is the data of etc/systemd/system/ssh.service.d/00-totp.conf, and of
+// the same file for ssh@.service.
 type SSHUnit struct {
 	Program string   // sshd and its first arguments, as the distribution's unit starts it
 	Options []string // settings as sshd's -o takes them

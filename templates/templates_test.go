@@ -44,7 +44,7 @@ var data = map[string]templates.Data{
 	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
 	"etc/systemd/system-preset/00-totp.preset":       agent,
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
-	"etc/systemd/system/ssh@.service.d/00-totp.conf": nil,
+	"etc/systemd/system/ssh@.service.d/00-totp.conf": templates.SSHUnit{Program: "-/usr/sbin/sshd -i", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
 	"etc/systemd/system/totp-agent.service":          agent,
 	"etc/systemd/system/totp-clean.service":          agent,
 	"etc/systemd/system/totp-hostkeys.service":       agent,

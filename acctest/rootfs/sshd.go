@@ -39,11 +39,21 @@ var errPortTaken = errors.New("port taken")
 // configuration it finds, and returns when it answers. Address, port, log file
 // and log level are all that is given on its command line, ahead of args.
 func (r *Root) StartSSHD(ctx context.Context, args ...string) (*SSHD, error) {
+	return r.start(ctx, (*SSHD).stays, args)
+}
+
+// StartSSHDPerConnection is StartSSHD for one sshd a connection, as a socket unit
+// with Accept=yes starts it; a program of systemd does the same.
+func (r *Root) StartSSHDPerConnection(ctx context.Context, args ...string) (*SSHD, error) {
+	return r.start(ctx, (*SSHD).perConnection, args)
+}
+
+func (r *Root) start(ctx context.Context, how func(*SSHD) []string, args []string) (*SSHD, error) {
 	if out, err := r.Command(ctx, append([]string{"/usr/sbin/sshd", "-t"}, args...)...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("sshd -t: %w\n%s", err, tail(string(out), 1000))
 	}
 	for try := 0; ; try++ {
-		s, err := r.startSSHD(ctx, args)
+		s, err := r.startSSHD(ctx, how, args)
 		if errors.Is(err, errPortTaken) && try < 5 {
 			continue
 		}
@@ -51,16 +61,31 @@ func (r *Root) StartSSHD(ctx context.Context, args ...string) (*SSHD, error) {
 	}
 }
 
-func (r *Root) startSSHD(ctx context.Context, args []string) (*SSHD, error) {
+// stays is the command of a daemon.
+func (s *SSHD) stays() []string {
+	return []string{"/usr/sbin/sshd", "-D", "-E", s.name(),
+		"-o", fmt.Sprintf("ListenAddress=%s:%d", s.Host, s.Port), "-o", fmt.Sprintf("Port=%d", s.Port),
+		"-o", "PidFile=" + s.pidFile(), "-o", "LogLevel=VERBOSE"}
+}
+
+// perConnection is the command of a socket, which logs as the daemon does.
+func (s *SSHD) perConnection() []string {
+	return []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, s.pidFile(),
+		"systemd-socket-activate", "--inetd", "--accept", fmt.Sprintf("--listen=%s:%d", s.Host, s.Port),
+		"/usr/sbin/sshd", "-i", "-E", s.name(), "-o", "LogLevel=VERBOSE"}
+}
+
+func (s *SSHD) name() string    { return fmt.Sprintf("/var/log/sshd-%d.log", s.Port) }
+func (s *SSHD) pidFile() string { return fmt.Sprintf("/run/sshd-%d.pid", s.Port) }
+
+func (r *Root) startSSHD(ctx context.Context, how func(*SSHD) []string, args []string) (*SSHD, error) {
 	number, err := port.Free()
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("/var/log/sshd-%d.log", number)
-	s := &SSHD{Host: "127.0.0.1", Port: number, root: r, log: r.Path(name), done: make(chan struct{})}
-	s.cmd = r.Command(context.Background(), append([]string{"/usr/sbin/sshd", "-D", "-E", name,
-		"-o", fmt.Sprintf("ListenAddress=%s:%d", s.Host, s.Port), "-o", fmt.Sprintf("Port=%d", s.Port),
-		"-o", fmt.Sprintf("PidFile=/run/sshd-%d.pid", s.Port), "-o", "LogLevel=VERBOSE"}, args...)...)
+	s := &SSHD{Host: "127.0.0.1", Port: number, root: r, done: make(chan struct{})}
+	s.log = r.Path(s.name())
+	s.cmd = r.Command(context.Background(), append(how(s), args...)...)
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -101,7 +126,7 @@ func (s *SSHD) Stop() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if s.Running() {
-			_, err = s.root.Shell(ctx, fmt.Sprintf("kill $(cat /run/sshd-%d.pid)", s.Port))
+			_, err = s.root.Shell(ctx, "kill $(cat "+s.pidFile()+")")
 		}
 		select {
 		case <-s.done:

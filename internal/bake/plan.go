@@ -125,20 +125,25 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 			SSHSocket:   f.sshSocket,
 			Module:      target.CloudModule,
 		}
-		if tf.path == sshUnitTemplate {
+		paths := []string{tf.path}
+		switch tf.path {
+		case sshUnitTemplate:
 			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
+			paths = []string{f.sshUnitDropIn()}
+		case sshTemplateDropIn:
+			data = templates.SSHUnit{Program: f.sshdInetd, Options: f.unitOptions(), Rest: f.sshdRest}
+			paths = nil
+			for _, unit := range f.sshTemplates {
+				paths = append(paths, dropInOf(unit, tf.path))
+			}
 		}
 		text, err := templates.Render(strings.TrimPrefix(tf.path, "/"), data)
 		if err != nil {
 			return nil, err
 		}
-		switch tf.path {
-		case sshUnitTemplate:
-			tf.path = f.sshUnitDropIn()
-		case sshTemplateDropIn:
-			tf.path = dropInOf(f.sshTemplate, tf.path)
+		for _, name := range paths {
+			p.files = append(p.files, file{path: name, mode: tf.mode, data: text, unit: true})
 		}
-		p.files = append(p.files, file{path: tf.path, mode: tf.mode, data: text, unit: true})
 	}
 	if !f.policy.CloudInitModuleListed {
 		p.gone = append(p.gone, target.CloudModuleList)

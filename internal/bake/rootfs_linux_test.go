@@ -110,6 +110,39 @@ func TestRootfs(t *testing.T) {
 	}
 }
 
+// testGeneratedSockets asks systemd-ssh-generator for its sockets, where there is
+// one, and systemd whether what they start has the options of our drop-in.
+func testGeneratedSockets(t *testing.T, tg *target.Target) {
+	const generator, made, drop = "/usr/lib/systemd/system-generators/systemd-ssh-generator", "/run/systemd/system", "/etc/systemd/system/sshd@.service.d/00-totp.conf"
+	if !tg.Exists(generator) {
+		return
+	}
+	if err := tg.Mkdir(made, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer tg.RemoveAll("/run/systemd")
+	root := func(argv ...string) string {
+		out, err := exec.Command("chroot", append([]string{tg.Root()}, argv...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", argv, err, out)
+		}
+		return string(out)
+	}
+	root("env", "SYSTEMD_IN_CHROOT=0", generator, made, made, made)
+	text, err := tg.ReadFile(drop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostFile(t, tg, drop, string(text)+"Unheard=of\n")
+	out := root("systemd-analyze", "verify", "--man=no", "sshd-unix-local.socket")
+	if err := tg.WriteFile(drop, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !tg.Exists(made+"/sshd-unix-local.socket") || !strings.Contains(out, drop) || !strings.Contains(out, "Unheard") {
+		t.Errorf("the drop-in is not that of the unit for sshd-unix-local.socket: %q", out)
+	}
+}
+
 func testRootfs(t *testing.T, dir string) {
 	tg := rootfs(t, dir)
 	o := realOptions(t)
@@ -180,6 +213,7 @@ func testRootfs(t *testing.T, dir string) {
 		if o, err := tg.OS(); err != nil || o.VersionID == "11" {
 			return // systemd 247 verifies units one by one, and sees no cycle
 		}
+		testGeneratedSockets(t, tg)
 		// This test sees a cycle where there is one.
 		unit := target.SystemdUnitDir + "/" + target.AgentService
 		text, err := tg.ReadFile(unit)

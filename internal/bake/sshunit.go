@@ -14,49 +14,64 @@ import (
 // unitDirs are the directories of units, the one that wins first.
 var unitDirs = []string{target.SystemdUnitDir, "/run/systemd/system", target.SystemdVendorDir}
 
-// unitProblems looks at how the unit of sshd starts it. Our drop-in replaces the
-// distribution's start, so it must be that one.
+// unitProblems looks at how the units of sshd start it. Our drop-ins replace the
+// distribution's start, so it must be that one. A template need not be there,
+// and may be masked.
 func (f *facts) unitProblems(t *target.Target) problems {
-	var ps problems
-	unit := ""
-	for _, d := range unitDirs {
-		p := path.Join(d, f.sshService)
-		if !t.Exists(p) {
-			continue
-		}
-		if dest, err := t.Readlink(p); err == nil && dest == "/dev/null" {
-			return problems{{
-				id: "ssh-masked", path: p, what: "masked", err: ErrUnit,
-				fix: "run: systemctl unmask " + f.sshService,
-			}}
-		}
-		unit = p
-		break
-	}
-	if unit == "" {
+	file, masked := unitFile(t, f.sshService)
+	switch {
+	case masked:
+		return problems{{
+			id: "ssh-masked", path: file, what: "masked", err: ErrUnit,
+			fix: "run: systemctl unmask " + f.sshService,
+		}}
+	case file == "":
 		return problems{{
 			id: "ssh-missing", path: f.sshUnit, what: "is missing", err: ErrUnit,
 			fix: "reinstall " + f.sshPackage + "; sshd must be started by systemd",
 		}}
 	}
-	want := strings.TrimSpace(f.sshdStart + " " + f.sshdRest)
-	b, err := t.ReadFile(unit)
+	ps := f.startProblems(t, f.sshService, file, f.sshdStart)
+	for _, unit := range f.sshTemplates {
+		if file, masked := unitFile(t, unit); file != "" && !masked {
+			ps = append(ps, f.startProblems(t, unit, file, f.sshdInetd)...)
+		}
+	}
+	return ps
+}
+
+// unitFile is the file that systemd takes for a unit; empty: there is none.
+func unitFile(t *target.Target, unit string) (file string, masked bool) {
+	for _, d := range unitDirs {
+		if p := path.Join(d, unit); t.Exists(p) {
+			dest, err := t.Readlink(p)
+			return p, err == nil && dest == "/dev/null"
+		}
+	}
+	return "", false
+}
+
+// startProblems compares how a unit starts sshd with how the distribution does.
+func (f *facts) startProblems(t *target.Target, unit, file, start string) problems {
+	var ps problems
+	want := strings.TrimSpace(start + " " + f.sshdRest)
+	b, err := t.ReadFile(file)
 	starts := execStarts(string(b))
 	if err != nil || len(starts) != 1 || starts[0] != want {
 		ps = append(ps, problem{
-			id: "ssh-unit", path: unit, what: fmt.Sprintf("ExecStart is %q, want %q", strings.Join(starts, "; "), want), err: ErrUnit,
+			id: "ssh-unit", path: file, what: fmt.Sprintf("ExecStart is %q, want %q", strings.Join(starts, "; "), want), err: ErrUnit,
 			fix: "restore it; put options of your own into /etc/ssh/sshd_config.d",
 		})
 	}
 	for _, d := range unitDirs {
-		dir := path.Join(d, f.sshService+".d")
+		dir := path.Join(d, unit+".d")
 		entries, err := t.ReadDir(dir)
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
 			p := path.Join(dir, e.Name())
-			if p == f.sshUnitDropIn() || !strings.HasSuffix(p, ".conf") {
+			if p == dropInOf(unit, sshUnitTemplate) || !strings.HasSuffix(p, ".conf") {
 				continue
 			}
 			b, err := t.ReadFile(p)

@@ -34,7 +34,12 @@ type system struct {
 	sshService          string // the distribution's unit
 	sshUnit             string // its file
 	sshSocket           string // the unit that starts one sshd a connection
-	sshTemplate         string // its unit for one sshd a connection, that socket's
+
+	// Its units for one sshd a connection, for that socket or for those of
+	// systemd-ssh-generator, and how they start sshd. Those that a version does not
+	// have do no harm.
+	sshTemplates []string
+	sshdInetd    string
 
 	dpkg bool // its packages are dpkg's
 }
@@ -52,33 +57,34 @@ const (
 // systems, of which the first that matches counts.
 var systems = []system{
 	debian("11", "ssh@.service"),
-	debian("12", "ssh@.service"),
+	debian("12"), // has none
 	debian("13", "sshd@.service"),
-	ubuntu("22.04", "ssh@.service"),
+	ubuntu("22.04", "ssh@.service", "sshd@.service"),
 }
 
-func debian(version, template string) system {
+func debian(version string, templates ...string) system {
 	return system{
 		id: "debian", versionID: version, name: "Debian " + version, support: Proven,
-		pamPackage:  "libpam-google-authenticator",
-		sshPackage:  "openssh-server",
-		timePackage: "systemd-timesyncd",
-		pamPassword: "@include common-auth",
-		sshdStart:   target.SSHD + " -D",
-		sshdRest:    "$SSHD_OPTS",
-		sshService:  "ssh.service",
-		sshUnit:     target.SystemdVendorDir + "/ssh.service",
-		sshSocket:   "ssh.socket",
-		sshTemplate: template,
-		dpkg:        true,
+		pamPackage:   "libpam-google-authenticator",
+		sshPackage:   "openssh-server",
+		timePackage:  "systemd-timesyncd",
+		pamPassword:  "@include common-auth",
+		sshdStart:    target.SSHD + " -D",
+		sshdRest:     "$SSHD_OPTS",
+		sshService:   "ssh.service",
+		sshUnit:      target.SystemdVendorDir + "/ssh.service",
+		sshSocket:    "ssh.socket",
+		sshTemplates: templates,
+		sshdInetd:    "-" + target.SSHD + " -i",
+		dpkg:         true,
 	}
 }
 
 // ubuntu is Debian as far as a bake looks at it. Its images start sshd by
 // ssh.socket, which bake masks, and have 60-cloudimg-settings.conf, which sorts
 // after ours.
-func ubuntu(since, template string) system {
-	s := debian(since, template)
+func ubuntu(since string, templates ...string) system {
+	s := debian(since, templates...)
 	s.id, s.name, s.andLater, s.support = "ubuntu", "Ubuntu", true, Untested
 	return s
 }

@@ -4,10 +4,54 @@
 package bake
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
+
+// One sshd a connection gets the options that the sshd that stays gets, by the
+// drop-ins of the units that the system has for that.
+func TestTemplateUnits(t *testing.T) {
+	for osRelease, want := range map[string][]string{
+		"ID=debian\nVERSION_ID=11\n":    {"ssh@.service"},
+		"ID=debian\nVERSION_ID=12\n":    nil,
+		"ID=debian\nVERSION_ID=13\n":    {"sshd@.service"},
+		"ID=ubuntu\nVERSION_ID=24.04\n": {"ssh@.service", "sshd@.service"},
+	} {
+		m := newMachine(t)
+		m.put(target.OSRelease, osRelease, 0o644)
+		m.bake()
+		stays := execStarts(m.read(sshUnitTemplate))
+		var got []string
+		for _, unit := range []string{"ssh@.service", "sshd@.service"} {
+			drop := dropInOf(unit, sshUnitTemplate)
+			if !m.Exists(drop) {
+				continue
+			}
+			got = append(got, unit)
+			start := []string{"", strings.Replace(stays[1], target.SSHD+" -D", "-"+target.SSHD+" -i", 1)}
+			if starts := execStarts(m.read(drop)); !slices.Equal(starts, start) {
+				t.Errorf("%q: %q, want %q", osRelease, starts, start)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: drop-ins of %q, want %q", osRelease, got, want)
+		}
+		// Another start than the distribution's would be replaced: it is refused.
+		for _, unit := range want {
+			m.put(target.SystemdVendorDir+"/"+unit, "[Service]\nExecStart=-/usr/sbin/sshd -i $SSHD_OPTS\n", 0o644)
+			m.bake()
+			m.put(target.SystemdUnitDir+"/"+unit, "[Service]\nExecStart=-/usr/sbin/sshd -i -f /x\n", 0o644)
+			if _, err := Run(t.Context(), m.Target, m.options()); !errors.Is(err, ErrUnit) || !strings.Contains(err.Error(), target.SystemdUnitDir+"/"+unit) {
+				t.Errorf("%q, started otherwise: %v", osRelease, err)
+			}
+			m.must(m.Remove(target.SystemdUnitDir + "/" + unit))
+		}
+	}
+}
 
 func TestSystems(t *testing.T) {
 	for _, test := range []struct {
