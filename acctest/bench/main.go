@@ -6,7 +6,8 @@
 // Bench prints what the agent costs on this machine: the CPU time, memory and
 // delay of an enrollment as a whole process, the time of a build over SSH beside
 // one that does the manual guide's steps by a shell provisioner, and the size of the
-// binary for each architecture. The size is also a gate, see package release.
+// binary for each architecture. The size is also a gate, see package release. It
+// prints as well how many envelopes a second the provider's end takes.
 //
 // It runs the agent in roots of its own and so needs root, and what package
 // rootfs needs.
@@ -64,6 +65,9 @@ func run() error {
 		}
 	}
 	printSizes(sizes)
+	if err := printReceived(dir); err != nil {
+		return err
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("the times need root, since the agent runs in a root of its own")
 	}

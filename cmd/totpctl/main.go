@@ -55,7 +55,8 @@ func newRootCommand() *cobra.Command {
 		Long: `Totpctl opens the enrollment cards that servers seal for their owners: the QR
 code for the authenticator app, the backup codes and the SSH host keys. It makes
 the key that they are sealed to, receives them at the host's end of a virtual
-machine's port, and tries whether a live server demands a key and a code.
+machine's port or by HTTPS, and tries whether a live server demands a key and a
+code.
 
 totpctl COMMAND --help tells more about each.`,
 		Example: `    $ totpctl keygen

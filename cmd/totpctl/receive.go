@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,34 +19,55 @@ import (
 )
 
 type receiveOptions struct {
-	socket string
-	listen bool
-	dir    string
-	count  int
+	socket      string
+	server      bool
+	addr        string
+	cert, key   string
+	credentials string
+	dir         string
+	hook        string
+	count       int
 }
 
 func newReceiveCommand() *cobra.Command {
 	var o receiveOptions
 	cmd := &cobra.Command{
-		Use:   "receive --unix SOCKET --dir DIR [--listen] [--count N]",
-		Short: "Receive envelopes at the host's end of a virtio port",
-		Long: `Receives envelopes at the host's end of a virtio-serial port, and stores them in
-DIR as they are: sealed. The server is told that an envelope has arrived once
-it is on this disk for good, not before.
+		Use:         "receive --unix SOCKET [--server] --dir DIR [--exec PROGRAM] [--count N]",
+		Annotations: map[string]string{alsoUsed: "totpctl receive --listen ADDR --cert FILE --key FILE --credentials FILE --dir DIR [--exec PROGRAM] [--count N]"},
+		Short:       "Receive envelopes at a virtio port, or by HTTPS",
+		Long: `Receives envelopes and stores them in DIR as they are: sealed. The server that
+sends one is told that it has arrived once it is on this disk for good, not
+before.
 
-SOCKET is the unix socket of the port. The hypervisor makes it and totpctl
-connects to it, again and again until it succeeds; with --listen totpctl makes
-it and the hypervisor connects. For QEMU that is the option server=on and
-server=off of the character device:
+With --unix it is the host's end of a virtio-serial port, and SOCKET is the unix
+socket of the port. The hypervisor makes it and totpctl connects to it, again and
+again until it succeeds; with --server totpctl makes it and the hypervisor
+connects. For QEMU that is the option server=on and server=off of the character
+device:
 
     -device virtio-serial -chardev socket,id=totp,path=SOCKET,server=on,wait=off
     -device virtserialport,chardev=totp,name=org.totp.enroll.0
 
+With --listen it is the provider's end of the channel http. Servers PUT or POST
+to https://ADDR/CLIENT/ID. The file of credentials says who may, on a line for
+each:
+
+    CLIENT token-sha256 HASH    it sends a token, of which HASH is the SHA-256
+    CLIENT hmac-sha256 KEY      it signs what it sends
+
+CLIENT is a name that you give to a server, and "*" stands for all that have no
+line of their own. Certificate, key and credentials are read again when they
+change.
+
 Totpctl runs until it is interrupted, or until it has received N envelopes. Each
-is one line on standard error. What is in them only their owners can open.`,
+is one line on standard error, and starts PROGRAM if you name one, with the
+envelope's file as its argument. What is in them only their owners can open.`,
 		Example: `    $ totpctl receive --unix /run/vm1-enroll.sock --dir /srv/envelopes/vm1
 
-    $ totpctl receive --unix /run/vm1-enroll.sock --listen --dir vm1 --count 1`,
+    $ totpctl receive --unix /run/vm1-enroll.sock --server --dir vm1 --count 1
+
+    $ printf 'web-1 token-sha256 %s\n' $(printf %s "$TOKEN" | sha256sum | cut -d' ' -f1) >>credentials
+    $ totpctl receive --listen :8443 --cert cert.pem --key key.pem --credentials credentials --dir /srv/envelopes`,
 		Args: atMost(0),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			return receiveEnvelopes(cmd.Context(), o)
@@ -52,31 +75,69 @@ is one line on standard error. What is in them only their owners can open.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.socket, "unix", "", "the unix `SOCKET` of the port")
-	f.BoolVar(&o.listen, "listen", false, "make the socket and wait for the hypervisor to connect")
+	f.StringVar(&o.socket, "unix", "", "the unix `SOCKET` of a port")
+	f.BoolVar(&o.server, "server", false, "with --unix: make the socket and wait for the hypervisor to connect")
+	f.StringVar(&o.addr, "listen", "", "listen for HTTPS at `ADDR`, such as :8443 or 192.0.2.7:443")
+	f.StringVar(&o.cert, "cert", "", "with --listen: the certificate, and those up to its authority, in PEM `FILE`")
+	f.StringVar(&o.key, "key", "", "with --listen: the certificate's private key in PEM `FILE`")
+	f.StringVar(&o.credentials, "credentials", "", "with --listen: who may deliver, in `FILE`")
 	f.StringVar(&o.dir, "dir", "", "store the envelopes in the directory `DIR`")
+	f.StringVar(&o.hook, "exec", "", "run `PROGRAM` FILE for each envelope that has arrived")
 	f.IntVar(&o.count, "count", 0, "end when `N` envelopes have been received (0: never)")
 	return cmd
 }
 
-func receiveEnvelopes(ctx context.Context, o receiveOptions) error {
+// check finds what is wrong with the options.
+func (o receiveOptions) check() error {
 	switch {
-	case o.socket == "":
-		return usageErrorf("--unix: name the socket of the port")
+	case o.socket == "" && o.addr == "":
+		return withHints(usageErrorf("--unix or --listen: name the socket of a port, or the address to listen at"),
+			"totpctl receive --help tells more")
+	case o.socket != "" && o.addr != "":
+		return withHints(usageErrorf("--unix %q and --listen %q: only one of them can be", o.socket, o.addr),
+			"the side of --unix that makes the socket is --server")
+	case o.server && o.socket == "":
+		return usageErrorf("--server: has no use without --unix")
 	case o.dir == "":
 		return usageErrorf("--dir: name the directory for the envelopes")
 	case o.count < 0:
 		return usageErrorf("--count %d: must not be negative", o.count)
+	}
+	for _, f := range []struct{ name, value string }{{"--cert", o.cert}, {"--key", o.key}, {"--credentials", o.credentials}} {
+		if o.addr != "" && f.value == "" {
+			return usageErrorf("%s: name the file; --listen needs it", f.name)
+		}
+		if o.addr == "" && f.value != "" {
+			return usageErrorf("%s %q: has no use without --listen", f.name, f.value)
+		}
+	}
+	if o.addr != "" {
+		if _, port, err := net.SplitHostPort(o.addr); err != nil || port == "" {
+			return withHints(usageErrorf("--listen %q: must be ADDR:PORT", o.addr), "such as :8443, 192.0.2.7:443 or [2001:db8::7]:443")
+		}
+	}
+	return nil
+}
+
+func receiveEnvelopes(ctx context.Context, o receiveOptions) error {
+	if err := o.check(); err != nil {
+		return err
 	}
 	if ctx == nil {
 		ctx = context.Background()
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := receive.Run(ctx, receive.Options{
+	run := receive.Run
+	if o.addr != "" {
+		run = receive.Serve
+	}
+	err := run(ctx, receive.Options{
 		Socket: o.socket,
-		Listen: o.listen,
+		Listen: o.server,
+		HTTP:   receive.HTTP{Addr: o.addr, Cert: o.cert, Key: o.key, Credentials: o.credentials},
 		Dir:    o.dir,
+		Hook:   o.hook,
 		Log:    logWriter{},
 		Once:   o.count,
 	})
@@ -86,6 +147,9 @@ func receiveEnvelopes(ctx context.Context, o receiveOptions) error {
 		}
 		printf("interrupted")
 		return nil
+	}
+	if errors.Is(err, receive.ErrCredential) || errors.Is(err, receive.ErrNoCredential) {
+		return fmt.Errorf("--credentials: %w", err)
 	}
 	return err
 }

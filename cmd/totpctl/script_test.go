@@ -9,17 +9,24 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
+	"math/big"
 	mathrand "math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -58,6 +65,9 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"utf16":         toUTF16,
 	"mode":          mode,
 	"guest":         guest,
+	"certificate":   certificate,
+	"free-port":     freePort,
+	"put-card":      putCard,
 	"secret-only":   secretOnly,
 	"ssh-server":    sshServer,
 	"ssh-agent":     sshAgent,
@@ -432,6 +442,76 @@ func guest(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if ok := answer == frame.OK(payload); ok == neg {
 		ts.Fatalf("the host answered %q", answer)
+	}
+}
+
+// certificate makes a certificate for 127.0.0.1: certificate CERT KEY.
+func certificate(ts *testscript.TestScript, neg bool, args []string) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	spec := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, spec, spec, private.Public(), private)
+	ts.Check(err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
+	}
+}
+
+// freePort finds a port that nobody listens on: free-port VARIABLE.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(errors.Join(err, l.Close()))
+	ts.Setenv(args[0], port)
+}
+
+// putCard delivers as the channel http does: put-card -ca CERT [-token TOKEN]
+// [-key KEY] [-user NAME] URL FILE. It waits for the server to listen. ! is for a
+// refusal.
+func putCard(ts *testscript.TestScript, neg bool, args []string) {
+	flags := flag.NewFlagSet("put-card", flag.ContinueOnError)
+	ca := flags.String("ca", "", "")
+	token := flags.String("token", "", "")
+	key := flags.String("key", "", "")
+	user := flags.String("user", "", "")
+	ts.Check(flags.Parse(args))
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(ts.ReadFile(*ca))) {
+		ts.Fatalf("%s: no certificate", *ca)
+	}
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	body := ts.ReadFile(flags.Arg(1))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		req, err := http.NewRequest(http.MethodPut, flags.Arg(0), strings.NewReader(body))
+		ts.Check(err)
+		if *token != "" {
+			req.Header.Set("Authorization", "Bearer "+*token)
+		}
+		if *key != "" {
+			mac := hmac.New(sha256.New, []byte(*key))
+			mac.Write([]byte(body))
+			req.Header.Set("X-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+		}
+		if *user != "" {
+			req.Header.Set("X-Totp-User", *user)
+		}
+		resp, err := client.Do(req)
+		if err != nil && time.Now().Before(deadline) {
+			continue
+		}
+		ts.Check(err)
+		resp.Body.Close()
+		if ok := resp.StatusCode < 300; ok == neg {
+			ts.Fatalf("the server answered %s", resp.Status)
+		}
+		return
 	}
 }
 

@@ -1,9 +1,10 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package receive is the host's end of the virtio channel: it takes envelopes
-// from the UNIX socket of a virtual machine's virtio-serial port, and stores
-// them in a directory. The protocol is that of package frame.
+// Package receive is the other end of the channels virtio and http: it takes
+// envelopes from the UNIX socket of a virtual machine's virtio-serial port, or
+// by HTTPS from many machines, and stores them in a directory. The protocol on
+// the port is that of package frame; the one over HTTPS is told of by [Serve].
 //
 // # Promises
 //
@@ -11,14 +12,16 @@
 // directory have been synchronised before the answer is written. A stored
 // envelope is never overwritten; the same one again is confirmed again, another
 // one of the same name is refused. File names are made of parts that have been
-// checked, and a guest's memory and log use are bounded.
+// checked, and a guest's memory and log use are bounded. Nothing is taken over
+// the network without TLS, nor from anybody who has no credential.
 //
 // # Limits
 //
-// Whoever can write to the socket can have envelopes stored that nobody asked
-// for, up to a limit for each connection. What is stored looks like an age
-// file; that it opens, and that it is from the machine one thinks, only its
-// recipient can tell.
+// Whoever can write to the socket, or has a credential, can have envelopes stored
+// that nobody asked for, up to a limit for each connection or client. What is
+// stored looks like an age file; that it opens, and that it is from the machine
+// one thinks, only its recipient can tell. One directory is for one receiver on
+// one machine.
 package receive
 
 import (
@@ -42,17 +45,26 @@ var ErrDir = errors.New("must be a directory of your own that only you can write
 
 // Options are the settings of a receiver.
 type Options struct {
-	// Socket is the path of the UNIX socket.
+	// Socket is the path of the UNIX socket, for Run.
 	Socket string
 
-	// Listen makes the receiver the side that listens. Otherwise it connects,
-	// waits for a socket that is not there yet, and connects again after the
-	// other side went away.
+	// Listen makes the receiver the side of the socket that listens. Otherwise it
+	// connects, waits for a socket that is not there yet, and connects again after
+	// the other side went away.
 	Listen bool
+
+	// HTTP are the settings for Serve.
+	HTTP HTTP
 
 	// Dir is where envelopes are stored, as USER-ID.age, mode 0600. It is made
 	// with mode 0700 if it is not there.
 	Dir string
+
+	// Hook is a program that is run for each new envelope once it is stored. Its
+	// argument is the envelope's file; its environment has that as TOTP_FILE, and
+	// the names as TOTP_CLIENT, TOTP_USER and TOTP_ID. Whether it succeeds changes
+	// nothing. One that is due when the receiver is killed is not made up for.
+	Hook string
 
 	// Log gets one line for each envelope, and one for each change of the
 	// connection. Nil discards them.
@@ -63,6 +75,7 @@ type Options struct {
 	Once int
 
 	frameTime time.Duration // how long a frame may take
+	tune      func(*group)
 	write     func(f *os.File, data []byte) error
 }
 
@@ -70,6 +83,15 @@ type Options struct {
 // number of envelopes in Once has been confirmed. Nothing that a guest does
 // ends it.
 func Run(ctx context.Context, o Options) error {
+	run := (*receiver).connect
+	if o.Listen {
+		run = (*receiver).listen
+	}
+	return receive(ctx, o, run)
+}
+
+// receive prepares for run, and cleans up after it.
+func receive(ctx context.Context, o Options, run func(*receiver, context.Context) error) error {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
@@ -77,7 +99,7 @@ func Run(ctx context.Context, o Options) error {
 		o.frameTime = time.Minute
 	}
 	if o.write == nil {
-		o.write = writeSync
+		o.write = writeAll
 	}
 	if err := prepare(o.Dir); err != nil {
 		return err
@@ -86,15 +108,19 @@ func Run(ctx context.Context, o Options) error {
 	defer cancel(nil)
 	r := &receiver{
 		Options: o,
-		store:   store{dir: o.Dir, write: o.write},
+		store:   newStore(o.Dir, o.write),
 		done:    func() { cancel(errDone) },
 		names:   map[string]bool{},
 	}
-	run := r.connect
-	if o.Listen {
-		run = r.listen
+	if o.tune != nil {
+		o.tune(&r.store.groups)
 	}
-	err := run(ctx)
+	var err error
+	if r.hooks, err = newHooks(o.Hook, r.logf); err != nil {
+		return err
+	}
+	err = run(r, ctx)
+	r.hooks.wait()
 	if context.Cause(ctx) == errDone {
 		return nil
 	}
@@ -113,7 +139,8 @@ var errDone = errors.New("received all")
 
 type receiver struct {
 	Options
-	store store
+	store *store
+	hooks *hooks
 	done  func()
 
 	mu    sync.Mutex

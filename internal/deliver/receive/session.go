@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"filippo.io/age"
@@ -106,6 +107,7 @@ func (s *session) line(line []byte) (goOn bool) {
 // take stores the envelope and confirms it.
 func (s *session) take() (goOn bool) {
 	name, payload := fileName(s.head), s.payload
+	user, id := s.head.User, s.head.ID
 	if !isAge(payload) {
 		return s.refuse(frame.WordAge)
 	}
@@ -127,6 +129,7 @@ func (s *session) take() (goOn bool) {
 	}
 	if fresh {
 		s.stored++
+		s.hooks.arrived(arrival{file: filepath.Join(s.Dir, name), user: user, id: id})
 		s.logf("%s: stored, %d bytes, sha256 %s", name, len(payload), ok[3:len(ok)-1])
 	} else {
 		s.complain("%s: had it already, confirmed again", name)
@@ -195,9 +198,10 @@ func isAge(data []byte) bool {
 		return false
 	}
 	file, err := io.ReadAll(armor.NewReader(bytes.NewReader(data)))
-	if err != nil {
-		return false
-	}
-	_, err = age.ExtractHeader(bytes.NewReader(file))
+	return err == nil && isBinaryAge(file)
+}
+
+func isBinaryAge(data []byte) bool {
+	_, err := age.ExtractHeader(bytes.NewReader(data))
 	return err == nil
 }

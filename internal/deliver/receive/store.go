@@ -24,42 +24,83 @@ const (
 	staleTime = time.Hour
 )
 
+// store is the directory of the envelopes.
 type store struct {
-	dir   string
-	write func(f *os.File, data []byte) error
+	dir    string
+	write  func(f *os.File, data []byte) error
+	groups group
+}
+
+func newStore(dir string, write func(*os.File, []byte) error) *store {
+	return &store{dir: dir, write: write, groups: group{
+		syncFiles: syncFiles,
+		syncDirs:  syncDirs,
+		synced:    map[string]bool{filepath.Clean(dir): true},
+	}}
 }
 
 // put stores data under name, durably. fresh is false if the very same had
-// been stored before.
-func (s store) put(name string, data []byte) (fresh bool, err error) {
+// been stored before. The name may begin with a directory, CLIENT/FILE, which
+// is made if it is not there. Calls at the same time share what it costs to
+// bring them to the disk.
+func (s *store) put(name string, data []byte) (fresh bool, err error) {
 	final := filepath.Join(s.dir, name)
-	if there, err := s.compare(final, data); there || err != nil {
+	if err := s.subdirectory(final); err != nil {
 		return false, err
+	}
+	there, err := compare(final, data)
+	if err != nil {
+		return false, err
+	}
+	if there {
+		// Whoever stored it may have been stopped before its name was durable.
+		return false, s.groups.commit(&entry{final: final})
 	}
 	f, err := os.CreateTemp(s.dir, tmpPrefix+"*") // mode 0600, O_EXCL
 	if err != nil {
 		return false, err
 	}
 	defer os.Remove(f.Name())
-	err = s.write(f, data)
-	if err := errors.Join(err, f.Close()); err != nil {
+	defer f.Close()
+	if err := s.write(f, data); err != nil {
 		return false, err
 	}
-	// A link fails where a rename would overwrite.
-	err = os.Link(f.Name(), final)
+	err = s.groups.commit(&entry{final: final, file: f})
 	if errors.Is(err, fs.ErrExist) {
-		_, err := s.compare(final, data)
+		_, err := compare(final, data)
 		return false, err
 	}
-	if err != nil {
-		return false, err
-	}
-	return true, syncDir(s.dir)
+	return err == nil, err
 }
 
-// compare tells whether the file is there with this content, durably. With
-// other content the error is errExists.
-func (s store) compare(file string, data []byte) (there bool, err error) {
+// subdirectory makes the directory of a file, if that is not the store's own.
+func (s *store) subdirectory(file string) error {
+	dir := filepath.Dir(file)
+	if dir == filepath.Clean(s.dir) {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fi, err := os.Lstat(dir)
+	if err == nil && (!fi.IsDir() || !ours(fi)) {
+		err = fmt.Errorf("directory %q has mode %v: %w", dir, fi.Mode(), ErrDir)
+	}
+	return err
+}
+
+// count returns how many envelopes a client has here.
+func (s *store) count(client string) (int, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, client))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	return len(entries), err
+}
+
+// compare tells whether the file is there with this content. With other content
+// the error is errExists.
+func compare(file string, data []byte) (there bool, err error) {
 	fi, err := os.Lstat(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -77,15 +118,12 @@ func (s store) compare(file string, data []byte) (there bool, err error) {
 	if !bytes.Equal(old, data) {
 		return false, errExists
 	}
-	// Whoever stored it may have been stopped before this.
-	return true, syncDir(s.dir)
+	return true, nil
 }
 
-func writeSync(f *os.File, data []byte) error {
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return f.Sync()
+func writeAll(f *os.File, data []byte) error {
+	_, err := f.Write(data)
+	return err
 }
 
 // prepare makes the directory, or checks the one that is there, and removes
