@@ -6,7 +6,6 @@ package policy
 import (
 	"maps"
 	"net/url"
-	"path"
 	"reflect"
 	"slices"
 	"strconv"
@@ -22,6 +21,7 @@ const (
 
 	portChars   = upper + lower + digit + "._-"
 	headerChars = upper + lower + digit + "!#$%&'*+-.^_`|~" // RFC 9110, 5.6.2
+	wordChars   = lower + "_"
 )
 
 // made reports whether s consists of chars, from one of them to most.
@@ -57,7 +57,8 @@ func (c Channel) id() string {
 	return c.Type + " " + c.Port + " " + c.URL
 }
 
-func (c Channel) equal(other Channel) bool {
+// Equal reports whether two channels say the same.
+func (c Channel) Equal(other Channel) bool {
 	a, b := c.withDefaults(), other.withDefaults()
 	same := maps.Equal(a.Headers, b.Headers)
 	a.Headers, b.Headers = nil, nil
@@ -78,8 +79,7 @@ func (v *validator) channel(path string, c Channel) {
 		v.notOfType(path, c)
 	case ChannelHTTP:
 		v.http(path, c)
-		v.notOfType(path, c, "url", "method", "headers", "ca_file")
-		v.fail(typed, c.Type, ErrUnsupported, wordFix("", ChannelTypes()))
+		v.notOfType(path, c, httpFields...)
 	default:
 		v.fail(typed, show(c.Type), ErrWord, wordFix(c.Type, ChannelTypes()))
 	}
@@ -98,7 +98,15 @@ func (v *validator) notOfType(path string, c Channel, fields ...string) {
 		{"url", c.URL != ""},
 		{"method", c.Method != ""},
 		{"headers", len(c.Headers) > 0},
+		{"body", c.Body != ""},
+		{"template", c.Template != ""},
+		{"success", c.Success != nil},
 		{"ca_file", c.CAFile != ""},
+		{"client_cert", c.ClientCert != ""},
+		{"client_key", c.ClientKey != ""},
+		{"hmac_key", c.HMACKey != ""},
+		{"envelopes", c.Envelopes != ""},
+		{"user", c.User != ""},
 	} {
 		if f.given && !slices.Contains(fields, f.key) {
 			v.fail(join(path, f.key), "", ErrNotOfType, "leave it out, or write another type than "+c.Type)
@@ -106,49 +114,26 @@ func (v *validator) notOfType(path string, c Channel, fields ...string) {
 	}
 }
 
-func (v *validator) http(path string, c Channel) {
-	v.url(join(path, "url"), c.URL)
-	v.word(join(path, "method"), c.Method, "PUT", "POST")
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		if !made(name, headerChars, 128) || !printable(c.Headers[name], ' ', 4096) {
-			v.fail(join(path, "headers"), "", ErrHeader, "use a name such as X-Token and a value of printable ASCII characters")
-		}
-	}
-	if c.CAFile != "" && !cleanGuestPath(c.CAFile) {
-		v.fail(join(path, "ca_file"), show(c.CAFile), ErrCAFile, `use a path on the instance, such as "/etc/ssl/certs/panel.pem"`)
-	}
-}
-
-func cleanGuestPath(s string) bool {
-	return path.IsAbs(s) && path.Clean(s) == s && printable(s, '!', 255)
-}
-
-func (v *validator) url(path, s string) {
-	if s == "" {
-		v.fail(path, "", ErrRequired, `write a URL such as "https://panel.example/enroll/{id}"`)
-		return
-	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "" || !printable(s, '!', 2048):
-		v.fail(path, showURL(s), ErrURL, `write it as in "https://panel.example/enroll/{id}"`)
-		return
-	case u.Scheme != "https":
-		v.fail(path, showURL(s), ErrURL, "use https://")
-	case strings.Contains(s, "#"):
-		v.fail(path, showURL(s), ErrURL, `leave "#" and what follows it out`)
-	}
-	if !strings.Contains(u.Path, "{id}") {
-		v.fail(path, showURL(s), ErrNoID, `put {id} into the path, as in "https://panel.example/enroll/{id}"`)
-	}
-}
-
 // noCredentials refuses the places where a channel can carry credentials,
 // whatever its type.
 func (v *validator) noCredentials(path string, c Channel) {
 	const fix = "put the channel into vendor-data or user-data, since everybody who starts the image could read it"
-	if len(c.Headers) > 0 {
-		v.fail(join(path, "headers"), "", ErrCredentialInImage, fix)
+	for _, f := range []struct {
+		key   string
+		given bool
+	}{
+		{"headers", len(c.Headers) > 0},
+		{"template", c.Template != ""},
+		{"client_cert", c.ClientCert != ""},
+		{"client_key", c.ClientKey != ""},
+		{"hmac_key", c.HMACKey != ""},
+	} {
+		if f.given {
+			v.fail(join(path, f.key), "", ErrCredentialInImage, fix)
+		}
+	}
+	if c.Type == ChannelHTTP && c.TakesOne() {
+		v.fail(join(path, "envelopes"), c.Envelopes, ErrOneInImage, "put the channel into the instance's user-data")
 	}
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -166,6 +151,7 @@ func cloneChannels(channels []Channel) []Channel {
 	c := slices.Clone(channels)
 	for i := range c {
 		c[i].Headers = maps.Clone(c[i].Headers)
+		c[i].Success = slices.Clone(c[i].Success)
 	}
 	return c
 }

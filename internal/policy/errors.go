@@ -128,15 +128,21 @@ var (
 	ErrURL         = errors.New("is not a URL envelopes can be sent to")
 	ErrNoID        = errors.New("has no {id} in its path, so that one envelope would overwrite another")
 	ErrHeader      = errors.New("is not an HTTP header")
-	ErrCAFile      = errors.New("is not an absolute path")
+	ErrGuestPath   = errors.New("is not an absolute path")
 	ErrToken       = errors.New("is not an enrollment token")
 	ErrNotOfType   = errors.New("does not belong to a channel of this type")
-	ErrUnsupported = errors.New("is a channel this version does not deliver by yet")
+	ErrPlaceholder = errors.New("has a placeholder that nothing is known for")
+	ErrTemplate    = errors.New("is not a JSON text with the envelope in it")
+	ErrStatus      = errors.New("is not a status code of success")
+	ErrHMACKey     = errors.New("is not a key for the signature of the body")
+	ErrKeyPair     = errors.New("is one half of a certificate and its key")
+	ErrDuration    = errors.New("is not a length of time")
 )
 
 // Layers.
 var (
 	ErrCredentialInImage = errors.New("credentials must not be in an image")
+	ErrOneInImage        = errors.New("all instances of the image would share what takes one envelope in its life")
 	ErrNotInLayer        = errors.New("may not be set in this layer")
 	ErrLoosens           = errors.New("may only be made stricter by this layer")
 	ErrTakesAway         = errors.New("may only be added to by this layer")

@@ -34,6 +34,8 @@ var layerRules = []struct {
 	{"rate_limit", tighten, tighten},
 	{"require", tighten, tighten},
 	{"channels", add, add},
+	{"jitter", replace, replace},
+	{"keep", replace, replace},
 	{"sshd", no, no},
 	{"time_sync", no, no},
 	{"firewall", no, no},
@@ -75,6 +77,8 @@ func (p *Policy) given() []string {
 		{"rate_limit", p.RateLimit != ""},
 		{"require", p.Require != ""},
 		{"channels", len(p.Channels) > 0},
+		{"jitter", p.Jitter != ""},
+		{"keep", p.Keep != ""},
 		{"sshd", p.SSHD.given()},
 		{"time_sync", p.TimeSync != ""},
 		{"firewall", p.Firewall != ""},
@@ -132,6 +136,8 @@ func (m *merger) policy(p *Policy) {
 	}
 	m.text("rate_limit", &to.RateLimit, p.RateLimit, RateStandard, RateStrict)
 	m.text("require", &to.Require, p.Require, RequireAny, RequireAll)
+	m.text("jitter", &to.Jitter, p.Jitter)
+	m.text("keep", &to.Keep, p.Keep)
 	m.text("token", &to.Token, p.Token)
 	for i, u := range p.Users {
 		m.user(at("users", i), u)
@@ -207,7 +213,7 @@ func (m *merger) channel(path string, c Channel) {
 		if b.id() != c.id() {
 			continue
 		}
-		if !b.equal(c) {
+		if !b.Equal(c) {
 			m.fail(path, c.withDefaults().String(), ErrDuplicate, "a layer below has this channel with other fields; a layer adds channels and changes none")
 		}
 		return

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -41,7 +42,7 @@ func TestLayerRulesAreComplete(t *testing.T) {
 	}
 
 	// given must know every key as well, or a layer could set it unseen.
-	all := Policy{1, "a", "a", users(age1), []string{"a"}, []string{"a"}, 1, "a", "a", []Channel{{Type: "file"}}, SSHD{Algorithms: "a"}, "a", "a", "a", true, true, Clean{"a"}, "a", "", nil}
+	all := Policy{1, "a", "a", users(age1), []string{"a"}, []string{"a"}, 1, "a", "a", []Channel{{Type: "file"}}, "a", "a", SSHD{Algorithms: "a"}, "a", "a", "a", true, true, Clean{"a"}, "a", "", nil}
 	got := all.given()
 	for _, k := range keys {
 		if !strings.HasPrefix(k, "users[]") && !slices.Contains(got, k) {
@@ -108,6 +109,13 @@ func TestLayers(t *testing.T) {
 			func(e *Effective) bool {
 				return reflect.DeepEqual(e.Channels, []Channel{{Type: "virtio", Port: DefaultPort}, {Type: "console"}, {Type: "file"}, {Type: "virtio", Port: "a"}})
 			}},
+		{"an http channel is added with its credentials", image, both, "channels: [{type: http, url: \"https://u:p@h/{id}?k=v\", headers: {X-Token: a}, hmac_key: 0123456789abcdef, client_cert: /c, client_key: /k}]\n", nil,
+			func(e *Effective) bool {
+				return len(e.Channels) == 2 && e.Channels[1].HMACKey == "0123456789abcdef" && e.Channels[1].Method == "PUT"
+			}},
+		{"an http channel is not changed", "version: 1\nchannels: [{type: http, url: \"https://h/{id}\"}]\n", both, "channels: [{type: http, url: \"https://h/{id}\", success: [200]}]\n", []want{{"channels[0]", 2, 12, ErrDuplicate}}, nil},
+		{"jitter is replaced", image, both, "jitter: 1m\n", nil, func(e *Effective) bool { return e.JitterTime() == time.Minute && e.KeepTime() == 30*day }},
+		{"keep is replaced", image, both, "keep: 1d\n", nil, func(e *Effective) bool { return e.KeepTime() == day && e.JitterTime() == 5*time.Second }},
 		{"packages", image, both, "packages: present\n", []want{{"packages", 2, 11, ErrNotInLayer}}, nil},
 		{"cloud_init_module", image, both, "cloud_init_module: true\n", []want{{"cloud_init_module", 2, 20, ErrNotInLayer}}, nil},
 		{"cloud_init_module_listed", image, both, "cloud_init_module_listed: true\n", []want{{"cloud_init_module_listed", 2, 27, ErrNotInLayer}}, nil},

@@ -33,6 +33,9 @@ channels:
   - {type: virtio, port: org.example.0}
   - {type: console}
   - {type: file}
+  - {type: http, url: "https://panel.example/{id}", method: POST, body: json, success: [200, 201], ca_file: /etc/ca.pem, user: alice}
+jitter: 1m
+keep: 90d
 sshd:
   algorithms: strict
   exempt_groups: [deploy, backup-jobs]
@@ -59,7 +62,9 @@ func fullPolicy() *Policy {
 		EscrowRecipients: []string{age3},
 		RecipientsFrom:   []string{"image", "vendor", "instance", "authorized_keys"},
 		BackupCodes:      10, RateLimit: "strict", Require: "all",
-		Channels: []Channel{{Type: "virtio", Port: "org.example.0"}, {Type: "console"}, {Type: "file"}},
+		Channels: []Channel{{Type: "virtio", Port: "org.example.0"}, {Type: "console"}, {Type: "file"}, {
+			Type: "http", URL: "https://panel.example/{id}", Method: "POST", Body: "json", Success: []int{200, 201}, CAFile: "/etc/ca.pem", User: "alice"}},
+		Jitter: "1m", Keep: "90d",
 		SSHD: SSHD{
 			Algorithms: "strict", ExemptGroups: []string{"deploy", "backup-jobs"}, ExemptUsers: []string{"ansible"},
 			ExemptFrom: []string{"10.20.0.0/16", "fd00:1::/64"}, RootLogin: "deny", TCPForwarding: "allow",
@@ -201,7 +206,6 @@ channels:
 		want{"users[0].recipients[1]", 7, 9, seal.ErrIdentityAsRecipient},
 		want{"users[1].name", 8, 5, ErrRequired},
 		want{"users[1].recipients[1]", 8, 83, ErrDuplicate},
-		want{"channels[0].type", 10, 11, ErrUnsupported},
 		want{"channels[0].url", 11, 10, ErrNoID},
 		want{"channels[0].url", 11, 10, ErrCredentialInImage},
 		want{"channels[0].url", 11, 10, ErrCredentialInImage},

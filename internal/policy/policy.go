@@ -92,6 +92,13 @@ const (
 	ChannelConsole = "console"
 	ChannelFile    = "file"
 	ChannelHTTP    = "http"
+
+	BodyRaw     = "raw"     // the binary age file, application/vnd.age
+	BodyArmored = "armored" // the armored one
+	BodyJSON    = "json"    // a JSON text with the envelope in it
+
+	EnvelopesAll = "all" // a channel for every envelope
+	EnvelopesOne = "one" // a channel that takes one envelope in its life
 )
 
 // What holds where a policy says nothing.
@@ -100,6 +107,11 @@ const (
 	DefaultBackupCodes = 8
 	DefaultPort        = "org.totp.enroll.0"
 	DefaultMethod      = "PUT"
+	DefaultJitter      = "5s"
+	DefaultKeep        = "30d"
+
+	// DefaultTemplate is the JSON text of an http channel that has none.
+	DefaultTemplate = `{"id":"{id}","user":"{user}","instance_id":"{instance_id}","hostname":"{hostname}","envelope":"{armored}"}`
 )
 
 // MaxBackupCodes is how many backup codes an enrollment may have. It is the
@@ -119,6 +131,8 @@ type Policy struct {
 	RateLimit        string    `yaml:"rate_limit,omitempty"`
 	Require          string    `yaml:"require,omitempty"`
 	Channels         []Channel `yaml:"channels,omitempty"`
+	Jitter           string    `yaml:"jitter,omitempty"` // see [Duration]
+	Keep             string    `yaml:"keep,omitempty"`
 	SSHD             SSHD      `yaml:"sshd,omitempty"`
 	TimeSync         string    `yaml:"time_sync,omitempty"`
 	Firewall         string    `yaml:"firewall,omitempty"`
@@ -171,18 +185,30 @@ type Clean struct {
 // A Channel is a way for envelopes out of the instance. Which fields are used
 // depends on Type: virtio has Port, http the fields after it.
 type Channel struct {
-	Type    string            `yaml:"type,omitempty"`
-	Port    string            `yaml:"port,omitempty"`
-	URL     string            `yaml:"url,omitempty" json:"-"`
-	Method  string            `yaml:"method,omitempty"`
-	Headers map[string]string `yaml:"headers,omitempty" json:"-"`
-	CAFile  string            `yaml:"ca_file,omitempty"`
+	Type       string            `yaml:"type,omitempty"`
+	Port       string            `yaml:"port,omitempty"`
+	URL        string            `yaml:"url,omitempty" json:"-"`
+	Method     string            `yaml:"method,omitempty"`
+	Headers    map[string]string `yaml:"headers,omitempty" json:"-"`
+	Body       string            `yaml:"body,omitempty"`
+	Template   string            `yaml:"template,omitempty" json:"-"`
+	Success    []int             `yaml:"success,omitempty"`
+	CAFile     string            `yaml:"ca_file,omitempty"`
+	ClientCert string            `yaml:"client_cert,omitempty"` // a file on the instance, as is the key
+	ClientKey  string            `yaml:"client_key,omitempty"`
+	HMACKey    string            `yaml:"hmac_key,omitempty" json:"-"`
+	Envelopes  string            `yaml:"envelopes,omitempty"`
+	User       string            `yaml:"user,omitempty"` // the only one whose envelopes go this way
 }
 
 // ChannelTypes returns the types of channels a policy may name, sorted.
 func ChannelTypes() []string {
-	return []string{ChannelConsole, ChannelFile, ChannelVirtio}
+	return []string{ChannelConsole, ChannelFile, ChannelHTTP, ChannelVirtio}
 }
+
+// TakesOne reports whether the channel takes one envelope in its life, so that
+// it cannot carry the envelope of a reset after it has carried one.
+func (c Channel) TakesOne() bool { return c.Envelopes == EnvelopesOne }
 
 // WithDefaults returns a copy of p that says something about every key of an
 // image's policy. It has no part of p in common, so either may be changed.
@@ -197,6 +223,8 @@ func (p *Policy) WithDefaults() *Policy {
 	fill(&d.SSHD.Algorithms, AlgorithmsCompatible)
 	fill(&d.SSHD.RootLogin, RootAuto)
 	fill(&d.SSHD.TCPForwarding, ForwardingDeny)
+	fill(&d.Jitter, DefaultJitter)
+	fill(&d.Keep, DefaultKeep)
 	fill(&d.TimeSync, TimeSyncAuto)
 	fill(&d.Firewall, FirewallAuto)
 	fill(&d.Packages, PackagesInstall)
@@ -219,6 +247,8 @@ func (c Channel) withDefaults() Channel {
 		fill(&c.Port, DefaultPort)
 	case ChannelHTTP:
 		fill(&c.Method, DefaultMethod)
+		fill(&c.Body, BodyRaw)
+		fill(&c.Envelopes, EnvelopesAll)
 	}
 	return c
 }

@@ -30,7 +30,7 @@ func show(s string) string {
 
 // shown is show for the scalar at path.
 func shown(path string, n *yaml.Node) string {
-	for _, key := range []string{"token", "url", "headers"} {
+	for _, key := range []string{"token", "url", "headers", "template", "hmac_key"} {
 		if path == key || strings.HasSuffix(path, "."+key) {
 			return ""
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
@@ -30,6 +31,8 @@ func (p *Policy) Validate(layer Layer) Errors {
 	v.word("rate_limit", p.RateLimit, RateStandard, RateStrict)
 	v.word("require", p.Require, RequireAny, RequireAll)
 	v.channels(p.Channels)
+	v.duration("jitter", p.Jitter, 0, 10*time.Minute)
+	v.duration("keep", p.Keep, time.Hour, 10*365*day)
 	v.sshd(p.SSHD)
 	v.word("time_sync", p.TimeSync, TimeSyncAuto, TimeSyncNone)
 	v.word("firewall", p.Firewall, FirewallAuto, FirewallNone)

@@ -25,7 +25,6 @@ func users(recipients ...string) []User {
 func TestValidate(t *testing.T) {
 	long := strings.Repeat("a", 33)
 	http := Channel{Type: "http", URL: "https://panel.example/enroll/{id}"}
-	unsupported := broken("channels[0].type", ErrUnsupported)
 	with := func(f func(*Channel)) []Channel {
 		c := http
 		f(&c)
@@ -84,32 +83,73 @@ func TestValidate(t *testing.T) {
 		{"two ports", Image, Policy{Channels: []Channel{{Type: "virtio"}, {Type: "virtio", Port: "a"}}}, nil},
 		{"ports", Image, Policy{Channels: []Channel{{Type: "virtio", Port: "a/b"}, {Type: "virtio", Port: ".."}, {Type: "virtio", Port: strings.Repeat("a", 65)}, {Type: "virtio", Port: strings.Repeat("a", 64)}}}, []want{
 			broken("channels[0].port", ErrPort), broken("channels[1].port", ErrPort), broken("channels[2].port", ErrPort)}},
-		{"fields of other types", Vendor, Policy{Channels: []Channel{{Type: "file", Port: "a"}, {Type: "virtio", URL: "https://h/{id}", Method: "PUT", Headers: map[string]string{"A": "b"}, CAFile: "/a"}}}, []want{
+		{"fields of other types", Vendor, Policy{Channels: []Channel{{Type: "file", Port: "a"}, {Type: "virtio", URL: "https://h/{id}", Method: "PUT", Headers: map[string]string{"A": "b"}, CAFile: "/a",
+			Body: "raw", Template: "{}", Success: []int{200}, ClientCert: "/a", ClientKey: "/a", HMACKey: "a", Envelopes: "all", User: "a"}}}, []want{
 			broken("channels[0].port", ErrNotOfType), broken("channels[1].url", ErrNotOfType), broken("channels[1].method", ErrNotOfType),
-			broken("channels[1].headers", ErrNotOfType), broken("channels[1].ca_file", ErrNotOfType)}},
+			broken("channels[1].headers", ErrNotOfType), broken("channels[1].body", ErrNotOfType), broken("channels[1].template", ErrNotOfType), broken("channels[1].success", ErrNotOfType),
+			broken("channels[1].ca_file", ErrNotOfType), broken("channels[1].client_cert", ErrNotOfType), broken("channels[1].client_key", ErrNotOfType), broken("channels[1].hmac_key", ErrNotOfType),
+			broken("channels[1].envelopes", ErrNotOfType), broken("channels[1].user", ErrNotOfType)}},
 
-		{"http", Image, Policy{Channels: []Channel{http}}, []want{unsupported}},
-		{"http with everything", Instance, Policy{Channels: []Channel{{Type: "http", URL: "https://u:p@panel.example:8443/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "a b"}, CAFile: "/etc/ca.pem"}}}, []want{unsupported}},
-		{"http without url", Image, Policy{Channels: []Channel{{Type: "http"}}}, []want{broken("channels[0].url", ErrRequired), unsupported}},
-		{"http without id", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/enroll" })}, []want{broken("channels[0].url", ErrNoID), unsupported}},
-		{"http with id in the query", Vendor, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/?{id}" })}, []want{broken("channels[0].url", ErrNoID), unsupported}},
-		{"http in the clear", Image, Policy{Channels: with(func(c *Channel) { c.URL = "http://panel.example/{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http without host", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https:///{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http with a port only", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://:443/{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http with a fragment", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}#a" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http with a blank", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id} a" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http with no url", Image, Policy{Channels: with(func(c *Channel) { c.URL = "://{id}" })}, []want{broken("channels[0].url", ErrURL), unsupported}},
-		{"http method", Image, Policy{Channels: with(func(c *Channel) { c.Method = "GET" })}, []want{broken("channels[0].method", ErrWord), unsupported}},
-		{"http ca", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "ca.pem" })}, []want{broken("channels[0].ca_file", ErrCAFile), unsupported}},
-		{"http ca elsewhere", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "/etc/../ca.pem" })}, []want{broken("channels[0].ca_file", ErrCAFile), unsupported}},
-		{"http with port", Image, Policy{Channels: with(func(c *Channel) { c.Port = "a" })}, []want{broken("channels[0].port", ErrNotOfType), unsupported}},
-		{"http header name", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X Token": "a"} })}, []want{broken("channels[0].headers", ErrHeader), unsupported}},
-		{"http header smuggling", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a\r\nHost: b"} })}, []want{broken("channels[0].headers", ErrHeader), unsupported}},
+		{"http", Image, Policy{Channels: []Channel{http}}, nil},
+		{"http with everything", Instance, Policy{Channels: []Channel{{Type: "http", URL: "https://u:p@panel.example:8443/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "a b {user}", "If-None-Match": "*"}, CAFile: "/etc/ca.pem",
+			Body: "json", Template: `{"a": ["{armored}", "{id} {user}"], "b{hostname}": "{instance_id}"}`, Success: []int{200, 202}, ClientCert: "/etc/c.pem", ClientKey: "/etc/k.pem",
+			HMACKey: "0123456789abcdef", Envelopes: "all", User: "alice"}}}, nil},
+		{"http with everything an image may say", Image, Policy{Channels: []Channel{{Type: "http", URL: "https://panel.example/{instance_id}/{user}/{hostname}/{id}", Method: "POST", Body: "json",
+			Success: []int{201}, CAFile: "/etc/ca.pem", Envelopes: "all", User: "alice"}}}, nil},
+		{"http without url", Image, Policy{Channels: []Channel{{Type: "http"}}}, []want{broken("channels[0].url", ErrRequired)}},
+		{"http without id", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/enroll" })}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http with id in the query", Vendor, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/?{id}" })}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http in the clear", Image, Policy{Channels: with(func(c *Channel) { c.URL = "http://panel.example/{id}" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http without host", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https:///{id}" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http with a port only", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://:443/{id}" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http with a fragment", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}#a" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http with a blank", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id} a" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http with no url", Image, Policy{Channels: with(func(c *Channel) { c.URL = "://{id}" })}, []want{broken("channels[0].url", ErrURL)}},
+		{"http method", Image, Policy{Channels: with(func(c *Channel) { c.Method = "GET" })}, []want{broken("channels[0].method", ErrWord)}},
+		{"http ca", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "ca.pem" })}, []want{broken("channels[0].ca_file", ErrGuestPath)}},
+		{"http ca elsewhere", Image, Policy{Channels: with(func(c *Channel) { c.CAFile = "/etc/../ca.pem" })}, []want{broken("channels[0].ca_file", ErrGuestPath)}},
+		{"http with port", Image, Policy{Channels: with(func(c *Channel) { c.Port = "a" })}, []want{broken("channels[0].port", ErrNotOfType)}},
+		{"http header name", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X Token": "a"} })}, []want{broken("channels[0].headers", ErrHeader)}},
+		{"http header smuggling", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a\r\nHost: b"} })}, []want{broken("channels[0].headers", ErrHeader)}},
 
-		{"headers in an image", Image, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a"} })}, []want{unsupported, broken("channels[0].headers", ErrCredentialInImage)}},
-		{"userinfo in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://me@h/{id}" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
-		{"query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?k=v" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
-		{"empty query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?" })}, []want{unsupported, broken("channels[0].url", ErrCredentialInImage)}},
+		{"http header of the connection", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"host": "a", "x-signature": "b"} })}, []want{
+			broken("channels[0].headers", ErrHeader), broken("channels[0].headers", ErrHeader)}},
+		{"http placeholder in a header", Vendor, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"A": "{name}", "B": `{"a": 1} {user`} })}, []want{broken("channels[0].headers", ErrPlaceholder)}},
+		{"http placeholder in the url", Image, Policy{Channels: with(func(c *Channel) { c.URL += "/{name}" })}, []want{broken("channels[0].url", ErrPlaceholder)}},
+		{"http brace in the url", Image, Policy{Channels: with(func(c *Channel) { c.URL += "/{user" })}, []want{broken("channels[0].url", ErrPlaceholder)}},
+		{"http body", Image, Policy{Channels: with(func(c *Channel) { c.Body = "xml" })}, []want{broken("channels[0].body", ErrWord)}},
+		{"http template without json", Vendor, Policy{Channels: with(func(c *Channel) { c.Template = `{"a": "{armored}"}` })}, []want{broken("channels[0].template", ErrNotOfType)}},
+		{"http template, no envelope", Vendor, Policy{Channels: with(func(c *Channel) { c.Body, c.Template = "json", `{"a": "{id}"}` })}, []want{broken("channels[0].template", ErrTemplate)}},
+		{"http template, no JSON", Vendor, Policy{Channels: with(func(c *Channel) { c.Body, c.Template = "json", `{"a": "{base64}"` })}, []want{broken("channels[0].template", ErrTemplate)}},
+		{"http template, outside of a string", Vendor, Policy{Channels: with(func(c *Channel) { c.Body, c.Template = "json", `{"a": {base64}}` })}, []want{broken("channels[0].template", ErrTemplate)}},
+		{"http template, unknown", Vendor, Policy{Channels: with(func(c *Channel) { c.Body, c.Template = "json", `{"a": "{base64} {token}"}` })}, []want{broken("channels[0].template", ErrPlaceholder)}},
+		{"http template, too long", Vendor, Policy{Channels: with(func(c *Channel) { c.Body, c.Template = "json", `{"a": "{base64}`+strings.Repeat("a", 4096)+`"}` })}, []want{broken("channels[0].template", ErrTemplate)}},
+		{"http success", Image, Policy{Channels: with(func(c *Channel) { c.Success = []int{200, 302, 200} })}, []want{broken("channels[0].success[1]", ErrStatus), broken("channels[0].success[2]", ErrDuplicate)}},
+		{"http no success", Image, Policy{Channels: with(func(c *Channel) { c.Success = []int{} })}, []want{broken("channels[0].success", ErrEmptyValue)}},
+		{"http half a pair", Vendor, Policy{Channels: with(func(c *Channel) { c.ClientCert = "/c" })}, []want{broken("channels[0].client_cert", ErrKeyPair)}},
+		{"http the other half", Vendor, Policy{Channels: with(func(c *Channel) { c.ClientKey = "/k" })}, []want{broken("channels[0].client_key", ErrKeyPair)}},
+		{"http key in the policy", Vendor, Policy{Channels: with(func(c *Channel) { c.ClientCert, c.ClientKey = "/c", "-----BEGIN PRIVATE KEY-----" })}, []want{broken("channels[0].client_key", ErrGuestPath)}},
+		{"http short hmac key", Vendor, Policy{Channels: with(func(c *Channel) { c.HMACKey = "123456789012345" })}, []want{broken("channels[0].hmac_key", ErrHMACKey)}},
+		{"http user", Vendor, Policy{Channels: with(func(c *Channel) { c.User = "a/b" })}, []want{broken("channels[0].user", ErrUserName)}},
+		{"http for one", Instance, Policy{Channels: with(func(c *Channel) { c.URL, c.Envelopes, c.User = "https://h/a?X-Amz-Signature=b", "one", "alice" })}, nil},
+		{"http for one of nobody", Instance, Policy{Channels: with(func(c *Channel) { c.Envelopes = "one" })}, []want{broken("channels[0].user", ErrRequired)}},
+		{"http for one in an image", Image, Policy{Channels: with(func(c *Channel) { c.Envelopes, c.User = "one", "alice" })}, []want{broken("channels[0].envelopes", ErrOneInImage)}},
+		{"http for two", Image, Policy{Channels: with(func(c *Channel) { c.Envelopes = "two" })}, []want{broken("channels[0].envelopes", ErrWord)}},
+
+		{"jitter and keep", Vendor, Policy{Jitter: "0s", Keep: "365d"}, nil},
+		{"jitter and keep, no lengths", Image, Policy{Jitter: "5", Keep: "forever"}, []want{broken("jitter", ErrDuration), broken("keep", ErrDuration)}},
+		{"jitter and keep, too long", Image, Policy{Jitter: "601s", Keep: "3651d"}, []want{broken("jitter", ErrRange), broken("keep", ErrRange)}},
+		{"keep, too short", Image, Policy{Keep: "59m"}, []want{broken("keep", ErrRange)}},
+
+		{"credentials in an image", Image, Policy{Channels: with(func(c *Channel) {
+			c.Body, c.Template, c.ClientCert, c.ClientKey, c.HMACKey = "json", `{"a": "{armored}"}`, "/c", "/k", "0123456789abcdef"
+		})}, []want{
+			broken("channels[0].template", ErrCredentialInImage), broken("channels[0].client_cert", ErrCredentialInImage), broken("channels[0].client_key", ErrCredentialInImage),
+			broken("channels[0].hmac_key", ErrCredentialInImage)}},
+		{"headers in an image", Image, Policy{Channels: with(func(c *Channel) { c.Headers = map[string]string{"X-Token": "a"} })}, []want{broken("channels[0].headers", ErrCredentialInImage)}},
+		{"userinfo in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://me@h/{id}" })}, []want{broken("channels[0].url", ErrCredentialInImage)}},
+		{"query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?k=v" })}, []want{broken("channels[0].url", ErrCredentialInImage)}},
+		{"empty query in an image", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://h/{id}?" })}, []want{broken("channels[0].url", ErrCredentialInImage)}},
 		{"headers of a file in an image", Image, Policy{Channels: []Channel{{Type: "file", Headers: map[string]string{"X-Token": "a"}}}}, []want{
 			broken("channels[0].headers", ErrNotOfType), broken("channels[0].headers", ErrCredentialInImage)}},
 
@@ -174,6 +214,9 @@ func TestWithDefaults(t *testing.T) {
 	if d.Channels[0].Method != "PUT" || d.Channels[1].Port != DefaultPort || p.Channels[1].Port != "" {
 		t.Errorf("channels: got %#v, and left %#v", d.Channels, p.Channels)
 	}
+	if d.Channels[0].Body != "raw" || d.Channels[0].Envelopes != "all" || d.Channels[0].Template != "" {
+		t.Errorf("http: got %#v", d.Channels[0])
+	}
 	d.Channels[0].Headers["A"] = "c"
 	if p.Channels[0].Headers["A"] != "b" {
 		t.Error("the copy has its headers in common with the original")
@@ -200,6 +243,7 @@ func TestWithDefaults(t *testing.T) {
 		t.Error("defaults change what has them")
 	}
 	full := fullPolicy()
+	full.Channels = full.Channels[:3] // http has defaults of its own
 	if !reflect.DeepEqual(full.WithDefaults(), full) {
 		t.Error("defaults change what says all")
 	}
@@ -210,8 +254,11 @@ func TestChannelTypes(t *testing.T) {
 	if !slices.IsSorted(types) {
 		t.Error("not sorted")
 	}
+	least := map[string]Channel{ChannelHTTP: {URL: "https://panel.example/{id}"}}
 	for _, typ := range types {
-		if errs := (&Policy{Version: 1, Channels: []Channel{{Type: typ}}}).Validate(Image); errs != nil {
+		c := least[typ]
+		c.Type = typ
+		if errs := (&Policy{Version: 1, Channels: []Channel{c}}).Validate(Image); errs != nil {
 			t.Error(errs)
 		}
 	}
@@ -224,7 +271,7 @@ func TestChannelTypes(t *testing.T) {
 
 func TestNoSecretsInPrint(t *testing.T) {
 	const hush = "hushhushhush"
-	p := &Policy{Token: hush, Channels: []Channel{{Type: "http", URL: "https://" + hush, Headers: map[string]string{"X": hush}}}}
+	p := &Policy{Token: hush, Channels: []Channel{{Type: "http", URL: "https://" + hush, Headers: map[string]string{"X": hush}, Template: hush, HMACKey: hush}}}
 	e, _ := Merge(&Policy{}, nil, p)
 	for _, v := range []any{p, *p, p.Channels, p.Channels[0], &p.Channels[0], e, *e, []*Policy{p}, struct{ P *Policy }{p}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {

@@ -60,6 +60,15 @@ type Config struct {
 	// [Channel](#channel-block). Default: `virtio`, `console` and `file`.
 	Channels []Channel `mapstructure:"channel"`
 
+	// The longest that the first try of a network channel waits, at random, so that
+	// many instances started at once do not reach one server in the same second: a
+	// number and one of s, m, h and d. Default: `5s`.
+	Jitter string `mapstructure:"jitter"`
+
+	// How long a sealed envelope that some channel has taken stays on the instance for
+	// an owner who does not log in. Default: `30d`.
+	Keep string `mapstructure:"keep"`
+
 	// What sshd demands, and of whom. See [SSHD](#sshd-block).
 	SSHD *SSHD `mapstructure:"sshd"`
 
@@ -139,14 +148,15 @@ type User struct {
 // Channel is a way for envelopes out of the instance.
 type Channel struct {
 	// `virtio` (a virtio-serial port; the host's answer is the receipt), `console`
-	// (numbered lines on the serial console) or `file` (a directory on the
-	// instance, to be picked up).
+	// (numbered lines on the serial console), `file` (a directory on the
+	// instance, to be picked up) or `http` (a request to an HTTPS server of yours).
 	Type string `mapstructure:"type" required:"true"`
 
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
 	Port string `mapstructure:"port"`
 
-	// http: where to send an envelope. It must contain `{id}`.
+	// http: where to send an envelope, an `https://` URL. `{id}` in its path becomes
+	// the envelope's ID; there are `{user}`, `{instance_id}` and `{hostname}` as well.
 	URL string `mapstructure:"url"`
 
 	// http: `PUT` or `POST`. Default: `PUT`.
@@ -156,9 +166,39 @@ type Channel struct {
 	// refused here and belong into vendor-data or user-data.
 	Headers map[string]string `mapstructure:"headers"`
 
+	// http: `raw` (the binary envelope), `armored` (the envelope as text) or `json`.
+	// Default: `raw`.
+	Body string `mapstructure:"body"`
+
+	// http: the text of the body `json`, with `{armored}` or `{base64}` in it. Refused
+	// here, as `headers` are: without it, a text of ours is used.
+	Template string `mapstructure:"template"`
+
+	// http: the status codes that confirm the envelope. Default: all from 200 to 299.
+	Success []int `mapstructure:"success"`
+
 	// http: an absolute path on the instance, of the certificates to trust instead
 	// of the system's.
 	CAFile string `mapstructure:"ca_file"`
+
+	// http: an absolute path on the instance, of a certificate to show to the server.
+	// Refused here, as `headers` are.
+	ClientCert string `mapstructure:"client_cert"`
+
+	// http: an absolute path on the instance, of the certificate's key. Refused here,
+	// as `headers` are.
+	ClientKey string `mapstructure:"client_key"`
+
+	// http: the key of the header `X-Signature`, an HMAC-SHA256 of the body. Refused
+	// here, as `headers` are.
+	HMACKey string `mapstructure:"hmac_key"`
+
+	// http: `all`, or `one` for a URL that is good for one envelope only; the latter is
+	// refused here, since all instances would share it. Default: `all`.
+	Envelopes string `mapstructure:"envelopes"`
+
+	// http: the only user whose envelopes go this way. Default: everybody's.
+	User string `mapstructure:"user"`
 }
 
 // SSHD is what sshd demands, and of whom.

@@ -123,6 +123,8 @@ func (c *Config) policy() *policy.Policy {
 		BackupCodes:      c.BackupCodes,
 		RateLimit:        c.RateLimit,
 		Require:          c.Require,
+		Jitter:           c.Jitter,
+		Keep:             c.Keep,
 		TimeSync:         c.TimeSync,
 		Firewall:         c.Firewall,
 		Packages:         c.Packages,
@@ -140,9 +142,7 @@ func (c *Config) policy() *policy.Policy {
 		pol.Users = append(pol.Users, policy.User{Name: u.Name, Recipients: u.Recipients})
 	}
 	for _, ch := range c.Channels {
-		pol.Channels = append(pol.Channels, policy.Channel{
-			Type: ch.Type, Port: ch.Port, URL: ch.URL, Method: ch.Method, Headers: ch.Headers, CAFile: ch.CAFile,
-		})
+		pol.Channels = append(pol.Channels, policy.Channel(ch))
 	}
 	return pol
 }
@@ -159,6 +159,8 @@ func (c *Config) policyKeys() []string {
 		"rate_limit":        c.RateLimit != "",
 		"require":           c.Require != "",
 		"channel":           len(c.Channels) > 0,
+		"jitter":            c.Jitter != "",
+		"keep":              c.Keep != "",
 		"sshd":              c.SSHD != nil,
 		"time_sync":         c.TimeSync != "",
 		"firewall":          c.Firewall != "",

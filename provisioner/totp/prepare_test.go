@@ -132,7 +132,7 @@ func TestPrepareErrors(t *testing.T) {
 			  url     = "https://u:p@panel.example/enroll/x?k=v"
 			  headers = { X-Token = "hunter2" }
 			}`,
-			want: []problem{{"channel[0].url", policy.ErrNoID}, {"channel[0].type", policy.ErrUnsupported},
+			want: []problem{{"channel[0].url", policy.ErrNoID},
 				{"channel[0].headers", policy.ErrCredentialInImage}, {"channel[0].url", policy.ErrCredentialInImage}, {"channel[0].url", policy.ErrCredentialInImage}}},
 		{name: "block and file", body: `
 			policy_file = "` + good + `"
@@ -275,7 +275,8 @@ func TestBlockBecomesPolicy(t *testing.T) {
 		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p", CloudInitModule: true, CloudInitModuleListed: true,
 		SSHD:     &SSHD{"a", []string{"g"}, []string{"u"}, []string{"f"}, "r", "t"},
 		TimeSync: "t", Firewall: "w", Clean: &Clean{"b"},
-		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "c"}},
+		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "b", "T", []int{200}, "c", "C", "k", "K", "e", "U"}},
+		Jitter:   "j", Keep: "k",
 	}
 	want := &policy.Policy{
 		Version: policy.Version, Issuer: "i", Enroll: "e", Users: []policy.User{{Name: "n", Recipients: []string{"r"}}},
@@ -283,7 +284,9 @@ func TestBlockBecomesPolicy(t *testing.T) {
 		SSHD: policy.SSHD{Algorithms: "a", ExemptGroups: []string{"g"}, ExemptUsers: []string{"u"}, ExemptFrom: []string{"f"},
 			RootLogin: "r", TCPForwarding: "t"},
 		TimeSync: "t", Firewall: "w", Clean: policy.Clean{BuildUser: "b"},
-		Channels: []policy.Channel{{Type: "t", Port: "o", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, CAFile: "c"}},
+		Channels: []policy.Channel{{Type: "t", Port: "o", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, Body: "b", Template: "T", Success: []int{200}, CAFile: "c",
+			ClientCert: "C", ClientKey: "k", HMACKey: "K", Envelopes: "e", User: "U"}},
+		Jitter: "j", Keep: "k",
 	}
 	if got := whole.policy(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the policy lacks something of the block")
