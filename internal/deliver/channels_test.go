@@ -38,12 +38,21 @@ func realEnvelope(t testing.TB) []byte {
 	return b.Bytes()
 }
 
+// leastChannel has the fields that its type cannot do without.
+func leastChannel(typ string) policy.Channel {
+	c := policy.Channel{Type: typ}
+	if typ == policy.ChannelHTTP {
+		c.URL = "https://panel.example/{id}"
+	}
+	return c
+}
+
 func TestRegistry(t *testing.T) {
-	if got := strings.Join(Types(), " "); got != "console file virtio" {
+	if got := strings.Join(Types(), " "); got != "console file http virtio" {
 		t.Errorf("types %q", got)
 	}
 	for typ, d := range drivers {
-		c := policy.Channel{Type: typ}
+		c := leastChannel(typ)
 		must(t, d.Check(c))
 		if ch := d.New(c, nil); ch.Acknowledged() != d.Acknowledged || !strings.HasPrefix(ch.Name(), typ) {
 			t.Errorf("%s: name %q, acknowledged %v", typ, ch.Name(), ch.Acknowledged())
@@ -79,8 +88,13 @@ func TestRoutes(t *testing.T) {
 		{Type: policy.ChannelVirtio, Port: "org.example.0"},
 		{Type: policy.ChannelConsole},
 		{Type: policy.ChannelFile},
+		{Type: policy.ChannelHTTP, URL: "https://Panel.example:443/a/{id}?secret"},
+		{Type: policy.ChannelHTTP, URL: "https://panel.example/b/{id}"},
+		{Type: policy.ChannelHTTP, URL: "https://panel.example/b/{id}"},
+		{Type: policy.ChannelHTTP, URL: "https://panel.example:8443/{id}", User: "alice", Envelopes: policy.EnvelopesOne},
+		{Type: policy.ChannelHTTP, URL: "http://panel.example/{id}"},
 	}, tg)
-	if !errors.Is(err, ErrType) || !errors.Is(err, errPortName) {
+	if !errors.Is(err, ErrType) || !errors.Is(err, errPortName) || !errors.Is(err, errURL) {
 		t.Errorf("got %v", err)
 	}
 	var names []string
@@ -90,8 +104,11 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: no deadline", r.Name())
 		}
 	}
-	if got := strings.Join(names, " "); got != "file virtio virtio:org.example.0 console" {
+	if got := strings.Join(names, ", "); got != "file, virtio, virtio:org.example.0, console, http:panel.example, http:panel.example #2, http:panel.example:8443 for alice" {
 		t.Errorf("routes %q", got)
+	}
+	if last := rs[len(rs)-1]; !last.network || !last.one || last.user != "alice" || rs[0].network || rs[0].one || rs[0].user != "" {
+		t.Errorf("routes %+v", rs)
 	}
 }
 

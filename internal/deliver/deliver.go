@@ -57,14 +57,27 @@ type Channel interface {
 	Acknowledged() bool
 
 	// Send gives the envelope to the channel. It returns soon after ctx is
-	// done, and its errors hold nothing of the envelope's content.
+	// done, and its errors hold nothing of the envelope's content and no
+	// secret of the channel's. [ErrTaken], [Unsent] and [Later] say more of one.
 	Send(ctx context.Context, item Item) error
+}
+
+// A Withdrawer is a channel that leaves something on the machine, which has to
+// go when nobody needs the envelope any more.
+type Withdrawer interface {
+	// Withdraw removes what Send has left of an envelope. It is no error if
+	// there is nothing.
+	Withdraw(m Meta) error
 }
 
 // A Driver makes the channels of one type.
 type Driver struct {
 	Type         string // as in the policy
 	Acknowledged bool   // what its channels' Acknowledged returns
+
+	// Network is set where many machines share the other end. Such channels come
+	// after the others in a pass, and their first try waits for a random while.
+	Network bool
 
 	// Deadline is how long one Send may take.
 	Deadline time.Duration
@@ -101,18 +114,22 @@ func Types() []string {
 
 var drivers = map[string]Driver{}
 
-// route is a channel with what the pass needs to know of its driver.
+// route is a channel with what the pass needs to know of its driver and its
+// settings.
 type route struct {
 	Channel
 	deadline time.Duration
+	network  bool
+	user     string // whose envelopes it takes; empty: everybody's
+	one      bool   // it takes one envelope in its life
 }
 
-// routes returns the channels of a policy in its order, each name once, and
-// an error for every one that cannot be used.
+// routes returns the channels of a policy in its order, each once and with a
+// name of its own, and an error for every one that cannot be used.
 func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 	var rs []route
 	var errs []error
-	seen := map[string]bool{}
+	seen := map[string][]policy.Channel{}
 	for i, c := range channels {
 		d, ok := drivers[c.Type]
 		if !ok {
@@ -124,10 +141,82 @@ func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 			continue
 		}
 		ch := d.New(c, t)
-		if !seen[ch.Name()] {
-			seen[ch.Name()] = true
-			rs = append(rs, route{ch, d.Deadline})
+		name := ch.Name()
+		if slices.ContainsFunc(seen[name], c.Equal) {
+			continue
 		}
+		seen[name] = append(seen[name], c)
+		if n := len(seen[name]); n > 1 {
+			ch = named{ch, fmt.Sprintf("%s #%d", name, n)}
+		}
+		rs = append(rs, route{ch, d.Deadline, d.Network, c.User, c.TakesOne()})
 	}
 	return rs, errors.Join(errs...)
+}
+
+// named is a channel that another one has the name of.
+type named struct {
+	Channel
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+// Retire lets go of a ready envelope that nobody needs any more: what the channels
+// have left of it on the machine goes, then the envelope. The receipt stays. The
+// caller holds the enrollment's lock.
+func (o *Outbox) Retire(e *policy.Effective, m Meta) error {
+	rs, _ := routes(e.Channels, o.t) // one that cannot be used has left nothing
+	return o.retire(rs, m)
+}
+
+func (o *Outbox) retire(rs []route, m Meta) error {
+	for _, r := range rs {
+		ch := r.Channel
+		if n, ok := ch.(named); ok {
+			ch = n.Channel
+		}
+		if w, ok := ch.(Withdrawer); ok {
+			if err := w.Withdraw(m); err != nil {
+				return fmt.Errorf("%s: %w", r.Name(), err)
+			}
+		}
+	}
+	return o.Withdraw(m.ID)
+}
+
+// places are the channels that take one envelope in their life, by name, and the
+// ID of that envelope.
+type places map[string]string
+
+// taken says which envelope each channel may have got that takes one only.
+func (o *Outbox) taken(rs []route) (places, error) {
+	if !slices.ContainsFunc(rs, func(r route) bool { return r.one }) {
+		return nil, nil
+	}
+	all, err := o.allReceipts()
+	p := places{}
+	for _, r := range all {
+		for name, a := range r.Channels {
+			if a.State == Delivered || a.State == Unconfirmed || a.Unclear {
+				p[name] = r.ID
+			}
+		}
+	}
+	return p, err
+}
+
+// forEnvelope returns the routes that an envelope can go by.
+func forEnvelope(rs []route, p places, id, user string) []route {
+	var own []route
+	for _, r := range rs {
+		if r.user != "" && r.user != user {
+			continue
+		}
+		if first := p[r.Name()]; r.one && first != "" && first != id {
+			continue
+		}
+		own = append(own, r)
+	}
+	return own
 }

@@ -5,6 +5,8 @@ package deliver
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path"
 	"time"
 
@@ -41,5 +43,15 @@ func (f file) Send(_ context.Context, item Item) error {
 			return err
 		}
 	}
-	return f.t.WriteFile(path.Join(target.Envelopes, item.User+"."+item.ID+".age"), data, 0o600)
+	return f.t.WriteFile(f.path(item.Meta), data, 0o600)
+}
+
+func (file) path(m Meta) string { return path.Join(target.Envelopes, m.User+"."+m.ID+".age") }
+
+// Withdraw removes the file.
+func (f file) Withdraw(m Meta) error {
+	if err := f.t.Remove(f.path(m)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
@@ -22,6 +23,15 @@ const (
 	Offered   = "offered"   // it lies there to be picked up
 	Failed    = "failed"    // the last attempt failed, or was interrupted
 	Pending   = "pending"   // of an envelope: not delivered as the policy requires
+
+	// Unconfirmed is final: the other end says that something is there, and an
+	// attempt of ours before that may have put it there. Nobody can tell but the
+	// owner, who opens it. Of an envelope: no channel is left that could confirm it.
+	Unconfirmed = "unconfirmed"
+
+	// Tampered means that something was in the envelope's place before our first
+	// attempt that may have reached it. Whatever lies there is not ours.
+	Tampered = "tampered"
 )
 
 // ErrReceipt means that a receipt's file is damaged.
@@ -32,16 +42,26 @@ type Receipt struct {
 	ID       string             `json:"id"`
 	User     string             `json:"user"`
 	Channels map[string]Attempt `json:"channels"` // by the channel's name
+
+	// Days is on how many days, by the machine's calendar, a pass has found the
+	// envelope in the outbox, and Day is the last of them. A count does not mind a
+	// clock that is put right, as the difference of two times would.
+	Days int    `json:"days,omitempty"`
+	Day  string `json:"day,omitempty"`
 }
 
 // Attempt is the last attempt to give an envelope to a channel.
 type Attempt struct {
-	State string    `json:"state"`          // Delivered, Offered or Failed
+	State string    `json:"state"`          // Delivered, Offered, Failed, Unconfirmed or Tampered
 	Tries int       `json:"tries"`          // attempts so far
 	Last  time.Time `json:"last"`           // when the last one began
 	Next  time.Time `json:"next,omitzero"`  // after Failed: no new attempt before
 	Boot  string    `json:"boot,omitempty"` // the kernel's boot ID at the last attempt: another boot does not wait for Next
 	Error string    `json:"error,omitempty"`
+
+	// Unclear says that an attempt may have reached the other end, and nobody has
+	// confirmed it. It is set before the attempt begins.
+	Unclear bool `json:"unclear,omitempty"`
 }
 
 // Has tells whether the channel of that name has taken the envelope.
@@ -50,15 +70,17 @@ func (r Receipt) Has(channel string) bool {
 	return a.State == Delivered || a.State == Offered
 }
 
-// State returns [Delivered], [Offered] or [Pending]: where an envelope with
-// this receipt stands under a policy's channels and its require.
-func (r Receipt) State(e *policy.Effective) string {
+// Standing returns [Delivered], [Offered], [Unconfirmed] or [Pending]: where an
+// envelope with this receipt stands under a policy's channels and its require.
+func (o *Outbox) Standing(e *policy.Effective, r Receipt) (string, error) {
 	rs, _ := routes(e.Channels, nil)
-	return r.state(rs, e.Require)
+	p, err := o.taken(rs)
+	return r.state(forEnvelope(rs, p, r.ID, r.User), e.Require), err
 }
 
-// HasReceipt tells whether at least one channel has taken the envelope. A
-// record of failed attempts alone is no receipt.
+// HasReceipt tells whether at least one channel has taken the envelope, or may
+// have and can say no more of it. A record of failed attempts alone is no
+// receipt.
 func (o *Outbox) HasReceipt(id string) (bool, error) {
 	r, err := o.Receipts(id)
 	if errors.Is(err, ErrReceipt) {
@@ -67,12 +89,17 @@ func (o *Outbox) HasReceipt(id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for name := range r.Channels {
-		if r.Has(name) {
-			return true, nil
+	return r.handedOut(), nil
+}
+
+// handedOut tells whether a channel has taken the envelope, or may have.
+func (r Receipt) handedOut() bool {
+	for name, a := range r.Channels {
+		if r.Has(name) || a.State == Unconfirmed {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // Receipts returns the record of an envelope. Where nothing was tried yet it
@@ -96,6 +123,28 @@ func (o *Outbox) Receipts(id string) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("%s: %w", receiptFile(id), ErrReceipt)
 	}
 	return r, nil
+}
+
+// allReceipts returns those that can be read.
+func (o *Outbox) allReceipts() ([]Receipt, error) {
+	entries, err := o.t.ReadDir(target.Receipts)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Receipt
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || frame.CheckID(id) != nil {
+			continue
+		}
+		if r, err := o.Receipts(id); err == nil {
+			all = append(all, r)
+		}
+	}
+	return all, nil
 }
 
 func (o *Outbox) saveReceipt(r Receipt) error {
@@ -122,7 +171,7 @@ func (r Receipt) state(rs []route, require string) string {
 	for _, c := range rs {
 		acknowledged = acknowledged || c.Acknowledged()
 	}
-	has, all := 0, 0
+	has, unconfirmed, all := 0, 0, 0
 	for _, c := range rs {
 		if c.Acknowledged() != acknowledged {
 			continue
@@ -131,8 +180,15 @@ func (r Receipt) state(rs []route, require string) string {
 		if r.Has(c.Name()) {
 			has++
 		}
+		if r.Channels[c.Name()].State == Unconfirmed {
+			unconfirmed++
+		}
 	}
-	if has == 0 || require == policy.RequireAll && has < all {
+	switch {
+	case has == all && all > 0, has > 0 && require != policy.RequireAll:
+	case unconfirmed > 0 && has+unconfirmed == all:
+		return Unconfirmed
+	default:
 		return Pending
 	}
 	if acknowledged {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
+	"path"
 	"strings"
 	"time"
 	"unicode"
@@ -23,6 +25,10 @@ import (
 // could take them.
 var ErrNoChannel = errors.New("no usable channel in the policy; add one under channels")
 
+// ErrNoRoute means that the policy's channels are all for others, or take one
+// envelope in their life and have had it.
+var ErrNoRoute = errors.New("no channel of the policy can carry it; add one under channels in the user-data, or have it printed by: totp-agent reset")
+
 // Options are the settings of a pass.
 type Options struct {
 	// Again tries everything now, whatever the next time of an attempt says,
@@ -32,7 +38,12 @@ type Options struct {
 	// Log gets one line for each attempt. Nil discards them.
 	Log io.Writer
 
+	// Console is where people are told that somebody else has been in an
+	// envelope's place. Nil: nowhere.
+	Console io.Writer
+
 	now    func() time.Time
+	wait   func(context.Context, time.Duration)
 	routes []route
 }
 
@@ -40,10 +51,13 @@ type Options struct {
 type Summary struct {
 	Envelopes int // ready ones
 
-	// Of these, each in one of three states:
-	Delivered int
-	Offered   int // the policy has no acknowledged channel; nobody has confirmed
-	Pending   int
+	// Of these, each in one of four states:
+	Delivered   int
+	Offered     int // the policy has no acknowledged channel; nobody has confirmed
+	Unconfirmed int // it may have arrived, and no channel is left that could say so
+	Pending     int
+
+	Retired int // envelopes that had been kept for long enough, and are gone
 
 	Sent   int // attempts of this pass that succeeded
 	Failed int // attempts of this pass that failed
@@ -56,7 +70,8 @@ type Summary struct {
 // Run makes one pass over the ready envelopes: it gives each to every channel
 // that has not taken it and whose next attempt is due. Each channel gets at
 // least one attempt; failed ones are repeated, with growing pauses, only while
-// the envelope is not delivered as the policy requires.
+// the envelope is not delivered as the policy requires: an offered channel that
+// has it ends nothing.
 //
 // The error is [target.ErrLocked] if another pass is under way. An attempt
 // that fails is no error of Run: see the summary. A record that cannot be
@@ -65,8 +80,14 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
+	if o.Console == nil {
+		o.Console = io.Discard
+	}
 	if o.now == nil {
 		o.now = time.Now
+	}
+	if o.wait == nil {
+		o.wait = pauseFor
 	}
 	box := OpenOutbox(t)
 	if !t.Exists(target.Outbox) {
@@ -78,7 +99,7 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	}
 	defer unlock()
 
-	p := pass{Options: o, box: box, require: e.Require, late: map[string]bool{}}
+	p := pass{Options: o, box: box, policy: e, late: map[string]bool{}}
 	if boot, err := t.ReadFile(bootID); err == nil {
 		p.boot = strings.TrimSpace(string(boot))
 	}
@@ -93,13 +114,23 @@ const bootID = "/proc/sys/kernel/random/boot_id"
 
 type pass struct {
 	Options
-	box     *Outbox
+	box    *Outbox
+	policy *policy.Effective
+	to     []route
+	places places
+	boot   string
+	late   map[string]bool // channels that used up their deadline in this pass
+	waited bool            // for the first try of a network channel
+	sum    Summary
+	err    error
+}
+
+// A parcel is an envelope in this pass.
+type parcel struct {
+	Meta
+	receipt Receipt
 	to      []route
-	require string
-	boot    string
-	late    map[string]bool // channels that used up their deadline in this pass
-	sum     Summary
-	err     error
+	failed  bool // no more of it in this pass
 }
 
 func (p *pass) run(ctx context.Context) (Summary, error) {
@@ -111,95 +142,126 @@ func (p *pass) run(ctx context.Context) (Summary, error) {
 	if len(metas) > 0 && len(p.to) == 0 {
 		p.fail(ErrNoChannel)
 	}
-	p.sum.Envelopes = len(metas)
+	p.places, err = p.box.taken(p.to)
+	p.fail(err)
+	var parcels []*parcel
 	for _, m := range metas {
-		r, err := p.box.Receipts(m.ID)
-		if err != nil && !errors.Is(err, ErrReceipt) {
-			p.fail(err)
-			p.sum.Pending++
-			continue
+		if q := p.parcel(m); q != nil {
+			parcels = append(parcels, q)
 		}
-		if err != nil {
-			// To send twice is better than never.
-			p.logf("%v; starting a new one", err)
-			r = Receipt{}
+	}
+	p.sum.Envelopes = len(metas)
+	// What needs no network first: it may be all that there is.
+	for _, network := range []bool{false, true} {
+		for _, q := range parcels {
+			p.send(ctx, q, network)
 		}
-		r.ID, r.User = m.ID, m.User
-		if err := p.envelope(ctx, m, &r); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				p.sum.Envelopes-- // withdrawn since it was listed
-				continue
-			}
-			p.fail(err)
+	}
+	p.fail(ctx.Err())
+	for _, q := range parcels {
+		if !errors.Is(p.age(q), fs.ErrNotExist) {
+			p.count(q)
 		}
-		p.count(r)
 	}
 	return p.sum, p.err
+}
+
+// parcel reads what is known of an envelope.
+func (p *pass) parcel(m Meta) *parcel {
+	r, err := p.box.Receipts(m.ID)
+	if err != nil && !errors.Is(err, ErrReceipt) {
+		p.fail(err)
+		p.sum.Pending++
+		return nil
+	}
+	if err != nil {
+		// To send twice is better than never.
+		p.logf("%v; starting a new one", err)
+		r = Receipt{}
+	}
+	r.ID, r.User = m.ID, m.User
+	q := &parcel{Meta: m, receipt: r, to: forEnvelope(p.to, p.places, m.ID, m.User)}
+	if len(q.to) == 0 && len(p.to) > 0 {
+		p.fail(fmt.Errorf("user %q, envelope %s: %w", m.User, m.ID, ErrNoRoute))
+	}
+	return q
 }
 
 func (p *pass) fail(err error) {
 	p.err = errors.Join(p.err, err)
 }
 
-// envelope makes the due attempts for one envelope.
-func (p *pass) envelope(ctx context.Context, m Meta, r *Receipt) error {
-	var item Item
-	for _, c := range p.to {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !p.due(c, *r) {
+// send makes the due attempts for one envelope, by the channels of one kind.
+func (p *pass) send(ctx context.Context, q *parcel, network bool) {
+	var sealed []byte
+	for _, c := range q.to {
+		if c.network != network || q.failed || ctx.Err() != nil || !p.due(c, q) {
 			continue
 		}
-		if item.Sealed == nil {
-			sealed, err := p.box.Envelope(m.ID)
-			if err != nil {
-				return err
-			}
-			item = Item{Meta: m, Sealed: sealed}
+		var err error
+		if sealed == nil {
+			sealed, err = p.box.Envelope(q.ID)
 		}
-		if err := p.attempt(ctx, c, item, r); err != nil {
-			return err
+		if err == nil {
+			err = p.attempt(ctx, c, Item{Meta: q.Meta, Sealed: sealed}, &q.receipt)
+		}
+		if err != nil {
+			q.failed = true
+			if !errors.Is(err, fs.ErrNotExist) || p.box.t.Exists(path.Join(target.Ready, q.ID)) {
+				p.fail(err)
+			}
 		}
 	}
-	return nil
 }
 
-func (p *pass) due(c route, r Receipt) bool {
-	a, tried := r.Channels[c.Name()]
+func (p *pass) due(c route, q *parcel) bool {
+	a, tried := q.receipt.Channels[c.Name()]
 	switch {
 	case p.late[c.Name()]:
 		return false
+	case c.one && p.places[c.Name()] != "" && p.places[c.Name()] != q.ID:
+		return false // an attempt of this pass
 	case !tried:
 		return true
-	case r.Has(c.Name()):
+	case a.State == Unconfirmed:
+		return false
+	case q.receipt.Has(c.Name()):
 		return p.Again && !c.Acknowledged()
-	case r.state(p.to, p.require) != Pending:
+	case q.receipt.state(q.to, p.policy.Require) == Delivered:
 		return false
 	case p.Again || a.Boot != p.boot:
 		return true
 	}
-	// A clock that was set back must not postpone an attempt for longer than
-	// the longest pause.
+	// A clock that was set back must not postpone an attempt.
 	now := p.now()
-	return !now.Before(a.Next) || a.Next.Sub(now) > longestPause
+	return !now.Before(a.Next) || now.Before(a.Last)
 }
 
 // attempt sends the item and records that. The error is that of a record; no
 // attempt is made that has not been recorded before.
 func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) error {
 	old := r.Channels[c.Name()]
+	if c.network && old.Tries == 0 && !p.waited {
+		p.waited = true
+		if longest := p.policy.JitterTime(); longest > 0 {
+			p.wait(ctx, rand.N(longest))
+		}
+	}
 	now := p.now().UTC().Truncate(time.Second)
 	a := Attempt{
-		State: Failed,
-		Tries: old.Tries + 1,
-		Last:  now,
-		Next:  now.Add(pause(old.Tries + 1)).Truncate(time.Second),
-		Boot:  p.boot,
-		Error: "interrupted",
+		State:   Failed,
+		Tries:   old.Tries + 1,
+		Last:    now,
+		Next:    now.Add(pause(old.Tries + 1)).Truncate(time.Second),
+		Boot:    p.boot,
+		Error:   "interrupted",
+		Unclear: true,
 	}
-	if r.Has(c.Name()) {
-		a.State, a.Next, a.Error = old.State, time.Time{}, ""
+	switch {
+	case r.Has(c.Name()):
+		a.State, a.Next, a.Error, a.Unclear = old.State, time.Time{}, "", false
+	case old.State == Tampered:
+		a.State = Tampered // until it is delivered
 	}
 	if err := p.record(r, c, a); err != nil {
 		return err
@@ -212,25 +274,61 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	}
 	cancel()
 
+	if err != nil {
+		a.Error = clip(err.Error())
+		a.Unclear = (old.Unclear || maySent(err)) && !r.Has(c.Name())
+		a.Next = last(a.Next, now.Add(wish(err)))
+	}
+	own := old.Unclear && old.State != Tampered
 	switch {
 	case err == nil && c.Acknowledged():
-		a.State, a.Next, a.Error = Delivered, time.Time{}, ""
+		a.State, a.Next, a.Error, a.Unclear = Delivered, time.Time{}, "", false
 	case err == nil:
-		a.State, a.Next, a.Error = Offered, time.Time{}, ""
-	default:
-		a.Error = clip(err.Error())
+		a.State, a.Next, a.Error, a.Unclear = Offered, time.Time{}, "", false
+	case own && (errors.Is(err, ErrTaken) || errors.Is(err, ErrClosed)):
+		a.State, a.Next = Unconfirmed, time.Time{}
+	case errors.Is(err, ErrTaken):
+		a.State = Tampered
 	}
 	if rerr := p.record(r, c, a); rerr != nil {
 		return rerr
 	}
-	if err != nil {
-		p.sum.Failed++
-		p.logf("user %q, envelope %s, channel %q: attempt %d failed: %s", item.User, item.ID, c.Name(), a.Tries, a.Error)
-		return nil
+	if c.one && (a.State == Delivered || a.State == Unconfirmed || a.Unclear) {
+		p.places[c.Name()] = item.ID
 	}
-	p.sum.Sent++
-	p.logf("user %q, envelope %s, channel %q: %s", item.User, item.ID, c.Name(), a.State)
+	p.report(c, item, old, a, err)
 	return nil
+}
+
+// report tells the log how an attempt went, and people of what they should know.
+func (p *pass) report(c route, item Item, old, a Attempt, err error) {
+	about := fmt.Sprintf("user %q, envelope %s, channel %q", item.User, item.ID, c.Name())
+	switch {
+	case err == nil:
+		p.sum.Sent++
+		p.logf("%s: %s", about, a.State)
+		return
+	case a.State == Unconfirmed:
+		p.logf("%s: attempt %d: unconfirmed: an earlier attempt may have left the envelope there: %s", about, a.Tries, a.Error)
+	case a.State == Tampered:
+		p.logf("%s: attempt %d: TAMPERING: what is there is not from this machine: %s", about, a.Tries, a.Error)
+	default:
+		p.logf("%s: attempt %d failed: %s", about, a.Tries, a.Error)
+	}
+	p.sum.Failed++
+	if a.State == Tampered && old.State != Tampered {
+		// A console that cannot be written is no reason to fail: status and log
+		// say the same.
+		fmt.Fprintf(p.Console, "\r\ntotp-agent: somebody else has been in the place where the enrollment card of %s was to go (%s).\r\n"+
+			"Open no card from there without checking its origin; \"totp-agent status\" says more.\r\n", item.User, c.Name())
+	}
+}
+
+func last(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func (p *pass) record(r *Receipt, c route, a Attempt) error {
@@ -248,20 +346,67 @@ func (p *pass) record(r *Receipt, c route, a Attempt) error {
 	return nil
 }
 
+// age counts the day, and lets go of an envelope that some channel has taken
+// and that has been kept as long as the policy says. The only copy there is stays.
+// The error is [fs.ErrNotExist] if the envelope is gone.
+func (p *pass) age(q *parcel) error {
+	if !p.box.t.Exists(path.Join(target.Ready, q.ID)) {
+		p.sum.Envelopes-- // withdrawn since it was listed
+		return fs.ErrNotExist
+	}
+	if q.failed || !q.receipt.handedOut() {
+		return nil
+	}
+	if today := p.now().UTC().Format(time.DateOnly); q.receipt.Day != today {
+		changed := q.receipt
+		changed.Day, changed.Days = today, changed.Days+1
+		if err := p.box.saveReceipt(changed); err != nil {
+			p.fail(fmt.Errorf("receipt of %q: %w", q.ID, err))
+			return nil
+		}
+		q.receipt = changed
+	}
+	if time.Duration(q.receipt.Days-1)*24*time.Hour < p.policy.KeepTime() {
+		return nil
+	}
+	unlock, err := p.box.t.Lock(target.StateDir)
+	if errors.Is(err, target.ErrLocked) {
+		return nil // an enrollment is at work; the next pass comes
+	}
+	if err != nil {
+		p.fail(err)
+		return nil
+	}
+	defer unlock()
+	if err := p.box.retire(p.to, q.Meta); err != nil {
+		p.fail(err)
+		return nil
+	}
+	p.sum.Retired++
+	p.logf("user %q, envelope %s: kept for %d days, and removed", q.User, q.ID, q.receipt.Days-1)
+	return nil
+}
+
 // count enters an envelope into the summary.
-func (p *pass) count(r Receipt) {
-	switch r.state(p.to, p.require) {
+func (p *pass) count(q *parcel) {
+	switch q.receipt.state(q.to, p.policy.Require) {
 	case Delivered:
 		p.sum.Delivered++
 		return
 	case Offered:
 		p.sum.Offered++
 		return
+	case Unconfirmed:
+		p.sum.Unconfirmed++
+		return
 	}
 	p.sum.Pending++
-	for _, c := range p.to {
-		a := r.Channels[c.Name()]
-		if !r.Has(c.Name()) && (p.sum.Next.IsZero() || a.Next.Before(p.sum.Next)) {
+	for _, c := range q.to {
+		a := q.receipt.Channels[c.Name()]
+		if a.State == Unconfirmed || q.receipt.Has(c.Name()) {
+			continue
+		}
+		if p.sum.Next.IsZero() || a.Next.Before(p.sum.Next) {
 			p.sum.Next = a.Next
 		}
 	}

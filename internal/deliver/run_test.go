@@ -28,6 +28,9 @@ type fakeChannel struct {
 	hang  bool
 	got   []string
 	check func(Item)
+
+	network, one bool
+	user         string
 }
 
 func (f *fakeChannel) Name() string       { return f.name }
@@ -72,7 +75,7 @@ func (m *machine) boot(id string) {
 func (m *machine) options() Options {
 	o := Options{Again: m.again, Log: &m.log, now: func() time.Time { return m.clock }, routes: []route{}}
 	for _, c := range m.to {
-		o.routes = append(o.routes, route{c, 50 * time.Millisecond})
+		o.routes = append(o.routes, route{Channel: c, deadline: 50 * time.Millisecond, network: c.network, user: c.user, one: c.one})
 	}
 	return o
 }
@@ -314,7 +317,7 @@ func TestRunRequire(t *testing.T) {
 		{policy.RequireAny, []*fakeChannel{x(nil), a(no)}, Pending, "a"},
 		{policy.RequireAny, []*fakeChannel{x(no), a(no)}, Pending, "xa"},
 		{policy.RequireAny, []*fakeChannel{x(nil)}, Offered, ""},
-		{policy.RequireAny, []*fakeChannel{x(nil), y(no)}, Offered, ""},
+		{policy.RequireAny, []*fakeChannel{x(nil), y(no)}, Offered, "y"},
 		{policy.RequireAll, []*fakeChannel{x(nil), y(no)}, Pending, "y"},
 		{policy.RequireAll, []*fakeChannel{x(nil), y(nil)}, Offered, ""},
 		{policy.RequireAny, []*fakeChannel{x(no)}, Pending, "x"},
@@ -445,22 +448,27 @@ func TestRunErrorText(t *testing.T) {
 	}
 }
 
-func TestReceiptState(t *testing.T) {
+func TestStanding(t *testing.T) {
+	o, _ := newOutbox(t)
 	e := &policy.Effective{}
 	e.Require = policy.RequireAny
 	e.Channels = []policy.Channel{{Type: policy.ChannelVirtio, Port: "org.example.0"}, {Type: policy.ChannelFile}}
-	r := Receipt{Channels: map[string]Attempt{"file": {State: Offered}}}
-	if got := r.State(e); got != Pending {
-		t.Errorf("got %s", got)
+	r := Receipt{ID: aliceID, User: "alice", Channels: map[string]Attempt{"file": {State: Offered}}}
+	is := func(want string) {
+		t.Helper()
+		if got, err := o.Standing(e, r); got != want || err != nil {
+			t.Errorf("got %s, %v; want %s", got, err, want)
+		}
 	}
+	is(Pending)
 	r.Channels["virtio:org.example.0"] = Attempt{State: Delivered}
-	if got := r.State(e); got != Delivered {
-		t.Errorf("got %s", got)
-	}
+	is(Delivered)
+	r.Channels["virtio:org.example.0"] = Attempt{State: Unconfirmed}
+	is(Unconfirmed)
 	e.Channels = e.Channels[1:]
-	if got := r.State(e); got != Offered {
-		t.Errorf("got %s", got)
-	}
+	is(Offered)
+	e.Channels = append(e.Channels, policy.Channel{Type: policy.ChannelHTTP, URL: "https://h/{id}", User: "bob"})
+	is(Offered) // bob's channel is none of alice's
 }
 
 func BenchmarkRunIdle(b *testing.B) {

@@ -32,7 +32,7 @@ func (p *Policy) Validate(layer Layer) Errors {
 	v.word("require", p.Require, RequireAny, RequireAll)
 	v.channels(p.Channels)
 	v.duration("jitter", p.Jitter, 0, 10*time.Minute)
-	v.duration("keep", p.Keep, time.Hour, 10*365*day)
+	v.duration("keep", p.Keep, day, 10*365*day)
 	v.sshd(p.SSHD)
 	v.word("time_sync", p.TimeSync, TimeSyncAuto, TimeSyncNone)
 	v.word("firewall", p.Firewall, FirewallAuto, FirewallNone)

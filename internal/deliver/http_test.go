@@ -1,0 +1,276 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+)
+
+func TestHTTPRequest(t *testing.T) {
+	real := Item{Meta: meta(aliceID, "alice"), Sealed: realEnvelope(t)}
+	real.InstanceID, real.Hostname = `i/1 "é&`, ""
+	text, err := seal.Armor(real.Sealed)
+	must(t, err)
+	for _, tt := range []struct {
+		name   string
+		change func(*policy.Channel)
+		method string
+		uri    string
+		header map[string]string
+		body   func(t *testing.T, got []byte)
+	}{
+		{"raw", nil, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{"Content-Type": "application/vnd.age", "X-Token": "secretheader", "X-Signature": ""},
+			func(t *testing.T, got []byte) {
+				if !bytes.Equal(got, real.Sealed) {
+					t.Error("another envelope")
+				}
+			}},
+		{"armored", func(c *policy.Channel) { c.Method, c.Body = "POST", policy.BodyArmored }, "POST", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{"Content-Type": "application/vnd.age"},
+			func(t *testing.T, got []byte) {
+				if !bytes.Equal(bytes.TrimSpace(got), bytes.TrimSpace(text)) {
+					t.Errorf("got %.80q", got)
+				}
+			}},
+		{"places", func(c *policy.Channel) {
+			c.URL = "https://" + serverName + "/{id}/{user}/{instance_id}/{hostname}?i={instance_id}"
+			c.Headers = map[string]string{"X-Of": "{user}@{instance_id}", "content-type": "text/x"}
+		}, "PUT", "/" + aliceID + "/alice/i%2F1%20%22%C3%A9&/none?i=i%2F1+%22%C3%A9%26", map[string]string{"X-Of": "alice@i%2F1%20%22%C3%A9&", "Content-Type": "text/x"}, nil},
+		{"json", func(c *policy.Channel) { c.Body = policy.BodyJSON }, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{"Content-Type": "application/json"},
+			func(t *testing.T, got []byte) {
+				want := map[string]string{"id": aliceID, "user": "alice", "instance_id": real.InstanceID, "hostname": "none", "envelope": string(text)}
+				var is map[string]string
+				if err := json.Unmarshal(got, &is); err != nil {
+					t.Fatal(err)
+				}
+				is["envelope"], want["envelope"] = strings.TrimSpace(is["envelope"]), strings.TrimSpace(want["envelope"])
+				if !maps.Equal(is, want) {
+					t.Errorf("got %q", is)
+				}
+			}},
+		{"template", func(c *policy.Channel) {
+			c.Body, c.Template = policy.BodyJSON, `{"data":{"card":"{base64}","of":"{user}"},"options":{"cas":0}}`
+		}, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", nil,
+			func(t *testing.T, got []byte) {
+				if want := `{"data":{"card":"` + base64.StdEncoding.EncodeToString(real.Sealed) + `","of":"alice"},"options":{"cas":0}}`; string(got) != want {
+					t.Errorf("got %s", got)
+				}
+			}},
+		{"signed", func(c *policy.Channel) { c.HMACKey = "0123456789abcdef" }, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{"X-Signature": "sha256=" + signature("0123456789abcdef", real.Sealed)}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPanel(t)
+			if tt.change != nil {
+				tt.change(&p.c)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			must(t, p.channel().Send(ctx, real))
+			got := p.requests()
+			if len(got) != 1 || got[0].method != tt.method || got[0].uri != tt.uri || got[0].header.Get("User-Agent") != "totp-agent" {
+				t.Fatalf("got %+v", got)
+			}
+			for k, v := range tt.header {
+				if h := got[0].header.Get(k); h != v {
+					t.Errorf("%s: got %q, want %q", k, h, v)
+				}
+			}
+			if tt.body != nil {
+				tt.body(t, got[0].body)
+			}
+		})
+	}
+}
+
+func signature(key string, body []byte) string {
+	m := hmac.New(sha256.New, []byte(key))
+	m.Write(body)
+	return hex.EncodeToString(m.Sum(nil))
+}
+
+// What the answer's code means.
+func TestHTTPAnswers(t *testing.T) {
+	const xml = "application/xml"
+	for _, tt := range []struct {
+		name    string
+		success []int
+		code    int
+		header  map[string]string
+		body    string
+		want    []error
+		unsent  bool
+		after   time.Duration
+	}{
+		{"200", nil, 200, nil, "", nil, false, 0},
+		{"204", nil, 204, nil, "", nil, false, 0},
+		{"202, where it is none of success", []int{200, 201}, 202, nil, "", []error{ErrStatus}, false, 0},
+		{"201, where it is one", []int{200, 201}, 201, nil, "", nil, false, 0},
+		{"300", nil, 300, nil, "", []error{ErrStatus}, true, 0},
+		{"400", nil, 400, nil, "", []error{ErrStatus}, true, 0},
+		{"401", nil, 401, nil, "", []error{ErrStatus}, true, 0},
+		{"404", nil, 404, nil, "", []error{ErrStatus}, true, 0},
+		{"408", nil, 408, nil, "", []error{ErrStatus}, false, 0},
+		{"429", nil, 429, map[string]string{"Retry-After": "120"}, "", []error{ErrStatus}, true, 2 * time.Minute},
+		{"429 for ever", nil, 429, map[string]string{"Retry-After": "99999999999"}, "", []error{ErrStatus}, true, longestWish},
+		{"429 and nonsense", nil, 429, map[string]string{"Retry-After": "soon"}, "", []error{ErrStatus}, true, 0},
+		{"429 in the past", nil, 429, map[string]string{"Retry-After": "-5"}, "", []error{ErrStatus}, true, 0},
+		{"429 with a date", nil, 429, map[string]string{"Retry-After": "Fri, 02 Jan 2026 04:04:05 GMT", "Date": "Fri, 02 Jan 2026 03:04:05 GMT"}, "", []error{ErrStatus}, true, time.Hour},
+		{"500", nil, 500, nil, "", []error{ErrStatus}, false, 0},
+		{"503", nil, 503, map[string]string{"Retry-After": "60"}, "", []error{ErrStatus}, false, time.Minute},
+		{"409", nil, 409, nil, "", []error{ErrTaken}, true, 0},
+		{"412", nil, 412, nil, "", []error{ErrTaken}, true, 0},
+		{"403", nil, 403, nil, "", []error{ErrTaken}, true, 0},
+		{"403 of S3, a clock", nil, 403, map[string]string{"Content-Type": xml}, "<?xml?><Error><Code>RequestTimeTooSkewed</Code><Message>secretpath</Message></Error>", []error{ErrClosed}, true, 0},
+		{"403 of S3, expired", nil, 403, map[string]string{"Content-Type": xml}, "<Error><Code>AccessDenied</Code></Error>", []error{ErrClosed}, true, 0},
+		{"403 of Azure, there already", nil, 403, map[string]string{"X-Ms-Error-Code": "UnauthorizedBlobOverwrite"}, "", []error{ErrTaken}, true, 0},
+		{"403 of Azure, expired", nil, 403, map[string]string{"X-Ms-Error-Code": "AuthenticationFailed"}, "", []error{ErrClosed}, true, 0},
+		{"403 that tells its own stories", nil, 403, map[string]string{"Content-Type": xml}, "<Code>secretpath/secretquery</Code>", []error{ErrTaken}, true, 0},
+		{"redirect elsewhere", nil, 307, map[string]string{"Location": "https://other.example/x"}, "", []error{errElsewhere}, true, 0},
+		{"redirect to another port", nil, 308, map[string]string{"Location": "https://" + serverName + ":8443/x"}, "", []error{errElsewhere}, true, 0},
+		{"redirect to no TLS", nil, 307, map[string]string{"Location": "http://" + serverName + "/x"}, "", []error{errElsewhere}, true, 0},
+		{"redirect without the envelope", nil, 303, map[string]string{"Location": "/x"}, "", []error{errNoEnvelope}, true, 0},
+		{"redirect as of old", nil, 302, map[string]string{"Location": "/x"}, "", []error{errNoEnvelope}, true, 0},
+		{"redirect in a circle", nil, 307, map[string]string{"Location": "/x"}, "", []error{errLoop}, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPanel(t)
+			p.c.Success = tt.success
+			p.answer(tt.code, tt.header, tt.body)
+			err := p.send()
+			if tt.want == nil {
+				must(t, err)
+				return
+			}
+			for _, want := range tt.want {
+				if !errors.Is(err, want) {
+					t.Errorf("got %v, want %v", err, want)
+				}
+			}
+			if maySent(err) == tt.unsent {
+				t.Errorf("may have been sent: %v", maySent(err))
+			}
+			if got := wish(err); got != tt.after {
+				t.Errorf("try again after %v, want %v", got, tt.after)
+			}
+			noSecret(t, err.Error())
+		})
+	}
+}
+
+// noSecret: what a channel knows and nobody may read is not in a text.
+func noSecret(t *testing.T, text string) {
+	t.Helper()
+	for _, s := range []string{"secret", aliceID, "sig="} {
+		if strings.Contains(text, s) {
+			t.Errorf("%q holds %q", text, s)
+		}
+	}
+	if !strings.Contains(text, serverName) {
+		t.Errorf("%q does not name the server", text)
+	}
+}
+
+// A redirect on the same host is followed, with all that belongs to the request.
+func TestHTTPRedirect(t *testing.T) {
+	p := newPanel(t)
+	p.then(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/elsewhere" {
+			http.Redirect(w, r, "https://"+strings.ToUpper(serverName)+":443/elsewhere", http.StatusTemporaryRedirect)
+		}
+	})
+	must(t, p.send())
+	got := p.requests()
+	if len(got) != 2 || got[1].uri != "/elsewhere" || got[1].method != "PUT" || !bytes.Equal(got[1].body, item().Sealed) || got[1].header.Get("X-Token") != "secretheader" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestHTTPClientCertificate(t *testing.T) {
+	p := newPanel(t)
+	clients := newAuthority(t)
+	config := p.ca.tls(t, serverName, nil)
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, clients.pool()
+	p.start(config)
+	if err := p.send(); !errors.Is(err, ErrHandshake) || maySent(err) {
+		t.Errorf("without one: %v", err)
+	}
+	cert, key := clients.issue(t, "web-1", nil)
+	p.c.ClientCert, p.c.ClientKey = "/etc/c.pem", "/etc/k.pem"
+	if err := p.send(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	targettest.Put(t, p.tg, p.c.ClientCert, cert, 0o644)
+	targettest.Put(t, p.tg, p.c.ClientKey, key, 0o640)
+	if err := p.send(); !errors.Is(err, errKeyOpen) || maySent(err) {
+		t.Errorf("a key for everybody: %v", err)
+	}
+	targettest.Put(t, p.tg, p.c.ClientKey, "no key", 0o600)
+	if err := p.send(); !errors.Is(err, errKeyPair) || strings.Contains(err.Error(), "no key") {
+		t.Errorf("no key: %v", err)
+	}
+	targettest.Put(t, p.tg, p.c.ClientKey, key, 0o600)
+	must(t, p.send())
+	if n := len(p.requests()); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestHTTPCAFile(t *testing.T) {
+	p := newPanel(t)
+	targettest.Put(t, p.tg, caFile, "no certificate", 0o644)
+	if err := p.send(); !errors.Is(err, errNoCertificate) || maySent(err) {
+		t.Errorf("got %v", err)
+	}
+	p.c.CAFile = "/etc/none.pem"
+	if err := p.send(); !errors.Is(err, fs.ErrNotExist) || maySent(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Nothing of the channel's secrets is printed, whatever prints it.
+func TestHTTPName(t *testing.T) {
+	p := newPanel(t)
+	p.c.URL = "https://secretuser:secretpw@Panel.Example:443/secret/{id}?secret"
+	p.c.User = "bob"
+	if got := p.channel().Name(); got != "http:panel.example for bob" {
+		t.Errorf("name %q", got)
+	}
+	if got := p.channel().place(); got != "https://Panel.Example:443/…" {
+		t.Errorf("place %q", got)
+	}
+	p.c.URL = "https://panel.example:8443/{id}"
+	p.c.User = ""
+	if got := p.channel().Name(); got != "http:panel.example:8443" {
+		t.Errorf("name %q", got)
+	}
+}
+
+func TestCheckHTTP(t *testing.T) {
+	for _, u := range []string{"", "http://h/{id}", "https:///{id}", "https://:443/{id}", "::", "h/{id}"} {
+		if err := checkHTTP(policy.Channel{URL: u}); !errors.Is(err, errURL) || u != "" && strings.Contains(err.Error(), u) {
+			t.Errorf("%q: %v", u, err)
+		}
+	}
+	if !slices.IsSorted(refusals) {
+		t.Error("refusals are not sorted")
+	}
+}

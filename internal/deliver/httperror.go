@@ -1,0 +1,164 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package deliver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The errors of the http channel. None repeats what the server said, but for
+// the code of the answer and a storage service's own name of the error: an
+// answer may repeat the URL, which is a capability.
+var (
+	ErrDNS         = errors.New("no address found for that name; look at the URL and at this machine's DNS")
+	ErrRefused     = errors.New("connection refused")
+	ErrUnreachable = errors.New("no route to that host")
+	ErrTimeout     = errors.New("no answer in time")
+	ErrCut         = errors.New("the connection was cut")
+	ErrCertName    = errors.New("the server's certificate is for another name")
+	ErrCertTime    = errors.New("the server's certificate has expired or is not valid yet")
+	ErrCertCA      = errors.New("the server's certificate is signed by nobody that this machine trusts; name the CA's file as ca_file, or install ca-certificates")
+	ErrHandshake   = errors.New("the server does not agree to a TLS connection; it must speak TLS 1.2 or newer, and may want a client certificate")
+	ErrStatus      = errors.New("that is no word of having the envelope")
+
+	errRequest       = errors.New("no request can be made of the channel's settings")
+	errElsewhere     = errors.New("the server redirects to another host, which this channel does not follow; write the URL of the other one")
+	errNoEnvelope    = errors.New("the server redirects in a way that leaves the envelope behind; write the URL that it redirects to")
+	errLoop          = errors.New("the server redirects without end")
+	errAnswer        = errors.New("what the server answered is no HTTP")
+	errNoCertificate = errors.New("no certificate in it")
+	errKeyOpen       = errors.New("others than root can read it; make it a file of root with mode 0600")
+	errKeyPair       = errors.New("not a certificate and its key in PEM")
+)
+
+// failure is what a request without an answer failed of, in our own words, and
+// whether the server certainly has not taken the envelope.
+func (w *web) failure(err error) (reason error, certain bool) {
+	var (
+		dns      *net.DNSError
+		name     x509.HostnameError
+		ca       x509.UnknownAuthorityError
+		invalid  x509.CertificateInvalidError
+		alert    *net.OpError
+		record   tls.RecordHeaderError
+		redirect *url.Error
+	)
+	switch {
+	case errors.Is(err, errElsewhere), errors.Is(err, errNoEnvelope), errors.Is(err, errLoop):
+		errors.As(err, &redirect)
+		return redirect.Err, true
+	case errors.As(err, &dns):
+		return ErrDNS, true
+	case errors.As(err, &name):
+		return ErrCertName, true
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w; this machine's clock says %s", ErrCertTime, w.now().UTC().Format(time.RFC3339)), true
+	case errors.As(err, &ca), errors.As(err, &invalid):
+		return ErrCertCA, true
+	case errors.As(err, &alert) && alert.Op == remoteError, errors.As(err, &record):
+		return ErrHandshake, true
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
+		return ErrTimeout, false
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ErrRefused, true
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return ErrUnreachable, false
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return ErrCut, false
+	}
+	return errAnswer, false
+}
+
+// remoteError is the operation of an error that stands for a TLS alert of the
+// other end. With TLS 1.3 that is how a server refuses a client's certificate after
+// the handshake.
+const remoteError = "remote error"
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// judge says what an answer means.
+func (w *web) judge(resp *http.Response) error {
+	code := resp.StatusCode
+	if w.succeeds(code) {
+		return nil
+	}
+	said := strconv.Itoa(code)
+	service := serviceCode(resp)
+	if service != "" {
+		said += " " + service
+	}
+	pause := w.retryAfter(resp)
+	switch {
+	case code == http.StatusForbidden && slices.Contains(refusals, service):
+		return Unsent(Later(fmt.Errorf("answer %s: %w; look at the credentials in URL and headers, and at this machine's clock, which says %s",
+			said, ErrClosed, w.now().UTC().Format(time.RFC3339)), pause))
+	case code == http.StatusForbidden && service == "":
+		return Unsent(Later(fmt.Errorf("answer %s: %w, or the credentials are wrong or have expired, or this machine's clock is wrong", said, ErrTaken), pause))
+	case code == http.StatusPreconditionFailed, code == http.StatusConflict, code == http.StatusForbidden:
+		return Unsent(Later(fmt.Errorf("answer %s: %w", said, ErrTaken), pause))
+	}
+	err := Later(fmt.Errorf("answer %s: %w", said, ErrStatus), pause)
+	if code == http.StatusRequestTimeout || code >= 500 || code < 300 {
+		return err // it may have it all the same
+	}
+	return Unsent(err)
+}
+
+// refusals are the names that storage services give to a 403 which has nothing
+// to do with what is there already: a signed URL that has expired, a clock that
+// is wrong, a signature of something else.
+var refusals = []string{
+	"AccessDenied", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "InvalidAccessKeyId", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+}
+
+// serviceCode returns the name that S3 and Azure have for an error, from their
+// header or from the XML of their answer, or "".
+func serviceCode(resp *http.Response) string {
+	code := resp.Header.Get("X-Ms-Error-Code")
+	if code == "" && resp.StatusCode >= 400 && strings.Contains(resp.Header.Get("Content-Type"), "xml") {
+		// An answer without end is nobody's but its own trouble.
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		_, rest, _ := strings.Cut(string(b), "<Code>")
+		code, _, _ = strings.Cut(rest, "</Code>")
+	}
+	if len(code) > 64 || strings.ContainsFunc(code, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }) {
+		return ""
+	}
+	return code
+}
+
+// retryAfter is the pause that the server asks for (RFC 9110, 10.2.3).
+func (w *web) retryAfter(resp *http.Response) time.Duration {
+	s := resp.Header.Get("Retry-After")
+	if n, err := strconv.Atoi(s); err == nil {
+		return time.Duration(min(max(n, 0), int(longestWish/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(s)
+	if err != nil {
+		return 0
+	}
+	// By the server's own clock, if it says what that is.
+	now, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		now = w.now()
+	}
+	return at.Sub(now)
+}
