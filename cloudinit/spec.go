@@ -31,6 +31,8 @@ type Spec struct {
 	RateLimit        string
 	Require          string
 	Channels         []Channel
+	Jitter           string
+	Keep             string
 
 	// Token is the enrollment token as a policy has it, see [Token]. A vendor's
 	// layer has none.
@@ -52,12 +54,20 @@ type User struct {
 
 // A Channel is a way for envelopes out of the instance, as in a policy.
 type Channel struct {
-	Type    string
-	Port    string
-	URL     string
-	Method  string
-	Headers map[string]string
-	CAFile  string
+	Type       string
+	Port       string
+	URL        string
+	Method     string
+	Headers    map[string]string
+	Body       string
+	Template   string
+	Success    []int
+	CAFile     string
+	ClientCert string
+	ClientKey  string
+	HMACKey    string
+	Envelopes  string
+	User       string
 }
 
 // String returns the type alone: URL and headers may hold secrets.
@@ -85,7 +95,7 @@ func Parse(file string, data []byte, vendor bool) (Spec, error) {
 	}
 	s := Spec{
 		Vendor: vendor, Issuer: p.Issuer, Enroll: p.Enroll, EscrowRecipients: p.EscrowRecipients, BackupCodes: p.BackupCodes,
-		RateLimit: p.RateLimit, Require: p.Require, Token: p.Token,
+		RateLimit: p.RateLimit, Require: p.Require, Jitter: p.Jitter, Keep: p.Keep, Token: p.Token,
 	}
 	for _, u := range p.Users {
 		s.Users = append(s.Users, User{Name: u.Name, Recipients: u.Recipients})
@@ -102,7 +112,7 @@ func (s Spec) Layer() ([]byte, error) {
 	p := s.policy()
 	errs := fromPolicies(p.Validate(s.layer()))
 	errs = append(errs, s.accounts()...)
-	if p.Issuer == "" && p.Enroll == "" && p.BackupCodes == 0 && p.RateLimit == "" && p.Require == "" &&
+	if p.Issuer == "" && p.Enroll == "" && p.BackupCodes == 0 && p.RateLimit == "" && p.Require == "" && p.Jitter == "" && p.Keep == "" &&
 		len(p.Users)+len(p.EscrowRecipients)+len(p.Channels) == 0 {
 		errs = append(errs, &Error{Rule: ErrNothing, Fix: "name a user and a recipient"})
 	}
@@ -136,7 +146,7 @@ func (s Spec) File() string { return "/var/lib/cloud/instance/" + s.layer().File
 func (s Spec) policy() *policy.Policy {
 	p := &policy.Policy{
 		Version: policy.Version, Issuer: s.Issuer, Enroll: s.Enroll, EscrowRecipients: s.EscrowRecipients,
-		BackupCodes: s.BackupCodes, RateLimit: s.RateLimit, Require: s.Require, Token: s.Token,
+		BackupCodes: s.BackupCodes, RateLimit: s.RateLimit, Require: s.Require, Jitter: s.Jitter, Keep: s.Keep, Token: s.Token,
 	}
 	for _, u := range s.Users {
 		p.Users = append(p.Users, policy.User{Name: u.Name, Recipients: u.Recipients})

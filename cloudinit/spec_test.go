@@ -43,7 +43,9 @@ var specs = map[string]Spec{
 		Enroll: "auto", BackupCodes: 10, RateLimit: "strict", Require: "all",
 		Channels: []Channel{{Type: "virtio", Port: "org.totp.enroll.1"}, {Type: "console"}},
 	},
-	"vendor": {Vendor: true, Issuer: "Example Hosting", Channels: []Channel{{Type: "console"}}},
+	"vendor": {Vendor: true, Issuer: "Example Hosting", Jitter: "1m", Keep: "90d", Channels: []Channel{{Type: "console"}, {
+		Type: "http", URL: "https://panel.example/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "t"}, Body: "json", Template: `{"card":"{armored}"}`,
+		Success: []int{200}, CAFile: "/etc/ca.pem", ClientCert: "/etc/c.pem", ClientKey: "/etc/k.pem", HMACKey: "0123456789abcdef", Envelopes: "one", User: "alice"}}},
 }
 
 func TestDocument(t *testing.T) {
