@@ -10,12 +10,20 @@ import (
 // FlatChannel is an auto-generated flat version of Channel.
 // Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
 type FlatChannel struct {
-	Type    *string           `mapstructure:"type" required:"true" cty:"type" hcl:"type"`
-	Port    *string           `mapstructure:"port" cty:"port" hcl:"port"`
-	URL     *string           `mapstructure:"url" cty:"url" hcl:"url"`
-	Method  *string           `mapstructure:"method" cty:"method" hcl:"method"`
-	Headers map[string]string `mapstructure:"headers" cty:"headers" hcl:"headers"`
-	CAFile  *string           `mapstructure:"ca_file" cty:"ca_file" hcl:"ca_file"`
+	Type       *string           `mapstructure:"type" required:"true" cty:"type" hcl:"type"`
+	Port       *string           `mapstructure:"port" cty:"port" hcl:"port"`
+	URL        *string           `mapstructure:"url" cty:"url" hcl:"url"`
+	Method     *string           `mapstructure:"method" cty:"method" hcl:"method"`
+	Headers    map[string]string `mapstructure:"headers" cty:"headers" hcl:"headers"`
+	Body       *string           `mapstructure:"body" cty:"body" hcl:"body"`
+	Template   *string           `mapstructure:"template" cty:"template" hcl:"template"`
+	Success    []int             `mapstructure:"success" cty:"success" hcl:"success"`
+	CAFile     *string           `mapstructure:"ca_file" cty:"ca_file" hcl:"ca_file"`
+	ClientCert *string           `mapstructure:"client_cert" cty:"client_cert" hcl:"client_cert"`
+	ClientKey  *string           `mapstructure:"client_key" cty:"client_key" hcl:"client_key"`
+	HMACKey    *string           `mapstructure:"hmac_key" cty:"hmac_key" hcl:"hmac_key"`
+	Envelopes  *string           `mapstructure:"envelopes" cty:"envelopes" hcl:"envelopes"`
+	User       *string           `mapstructure:"user" cty:"user" hcl:"user"`
 }
 
 // FlatMapstructure returns a new FlatChannel.
@@ -30,12 +38,20 @@ func (*Channel) FlatMapstructure() interface{ HCL2Spec() map[string]hcldec.Spec 
 // The decoded values from this spec will then be applied to a FlatChannel.
 func (*FlatChannel) HCL2Spec() map[string]hcldec.Spec {
 	s := map[string]hcldec.Spec{
-		"type":    &hcldec.AttrSpec{Name: "type", Type: cty.String, Required: false},
-		"port":    &hcldec.AttrSpec{Name: "port", Type: cty.String, Required: false},
-		"url":     &hcldec.AttrSpec{Name: "url", Type: cty.String, Required: false},
-		"method":  &hcldec.AttrSpec{Name: "method", Type: cty.String, Required: false},
-		"headers": &hcldec.AttrSpec{Name: "headers", Type: cty.Map(cty.String), Required: false},
-		"ca_file": &hcldec.AttrSpec{Name: "ca_file", Type: cty.String, Required: false},
+		"type":        &hcldec.AttrSpec{Name: "type", Type: cty.String, Required: false},
+		"port":        &hcldec.AttrSpec{Name: "port", Type: cty.String, Required: false},
+		"url":         &hcldec.AttrSpec{Name: "url", Type: cty.String, Required: false},
+		"method":      &hcldec.AttrSpec{Name: "method", Type: cty.String, Required: false},
+		"headers":     &hcldec.AttrSpec{Name: "headers", Type: cty.Map(cty.String), Required: false},
+		"body":        &hcldec.AttrSpec{Name: "body", Type: cty.String, Required: false},
+		"template":    &hcldec.AttrSpec{Name: "template", Type: cty.String, Required: false},
+		"success":     &hcldec.AttrSpec{Name: "success", Type: cty.List(cty.Number), Required: false},
+		"ca_file":     &hcldec.AttrSpec{Name: "ca_file", Type: cty.String, Required: false},
+		"client_cert": &hcldec.AttrSpec{Name: "client_cert", Type: cty.String, Required: false},
+		"client_key":  &hcldec.AttrSpec{Name: "client_key", Type: cty.String, Required: false},
+		"hmac_key":    &hcldec.AttrSpec{Name: "hmac_key", Type: cty.String, Required: false},
+		"envelopes":   &hcldec.AttrSpec{Name: "envelopes", Type: cty.String, Required: false},
+		"user":        &hcldec.AttrSpec{Name: "user", Type: cty.String, Required: false},
 	}
 	return s
 }
@@ -84,6 +100,8 @@ type FlatConfig struct {
 	RateLimit             *string           `mapstructure:"rate_limit" cty:"rate_limit" hcl:"rate_limit"`
 	Require               *string           `mapstructure:"require" cty:"require" hcl:"require"`
 	Channels              []FlatChannel     `mapstructure:"channel" cty:"channel" hcl:"channel"`
+	Jitter                *string           `mapstructure:"jitter" cty:"jitter" hcl:"jitter"`
+	Keep                  *string           `mapstructure:"keep" cty:"keep" hcl:"keep"`
 	SSHD                  *FlatSSHD         `mapstructure:"sshd" cty:"sshd" hcl:"sshd"`
 	TimeSync              *string           `mapstructure:"time_sync" cty:"time_sync" hcl:"time_sync"`
 	Firewall              *string           `mapstructure:"firewall" cty:"firewall" hcl:"firewall"`
@@ -128,6 +146,8 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"rate_limit":                 &hcldec.AttrSpec{Name: "rate_limit", Type: cty.String, Required: false},
 		"require":                    &hcldec.AttrSpec{Name: "require", Type: cty.String, Required: false},
 		"channel":                    &hcldec.BlockListSpec{TypeName: "channel", Nested: hcldec.ObjectSpec((*FlatChannel)(nil).HCL2Spec())},
+		"jitter":                     &hcldec.AttrSpec{Name: "jitter", Type: cty.String, Required: false},
+		"keep":                       &hcldec.AttrSpec{Name: "keep", Type: cty.String, Required: false},
 		"sshd":                       &hcldec.BlockSpec{TypeName: "sshd", Nested: hcldec.ObjectSpec((*FlatSSHD)(nil).HCL2Spec())},
 		"time_sync":                  &hcldec.AttrSpec{Name: "time_sync", Type: cty.String, Required: false},
 		"firewall":                   &hcldec.AttrSpec{Name: "firewall", Type: cty.String, Required: false},
