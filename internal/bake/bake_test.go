@@ -386,6 +386,38 @@ func TestPackages(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("apt has no network", func(t *testing.T) {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		handle := m.Handle
+		m.Handle = func(argv []string) targettest.Answer {
+			switch {
+			case argv[0] == target.AptGet && slices.Contains(argv, "update"): // apt-get succeeds
+				return targettest.Answer{Stdout: "Ign:1 http://deb.example trixie InRelease\n",
+					Stderr: "W: Failed to fetch http://deb.example/InRelease  Temporary failure resolving 'deb.example'\nW: Some index files failed to download. They have been ignored, or old ones used instead.\n"}
+			case argv[0] == target.AptGet:
+				return targettest.Answer{Stderr: "E: Unable to locate package libpam-google-authenticator\n", Err: errCommand}
+			}
+			return handle(argv)
+		}
+		_, err := Run(t.Context(), m.Target, m.options())
+		ce, ok := errors.AsType[*target.CommandError](err)
+		if !ok || !strings.Contains(ce.Stderr, "Unable to locate") || !strings.Contains(err.Error(), "Temporary failure resolving 'deb.example'") || strings.Contains(err.Error(), "Ign:") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("apt is locked for longer than there is patience", func(t *testing.T) {
+		oldPatience, oldPause := aptPatience, aptPause
+		aptPatience, aptPause = 0, 0
+		defer func() { aptPatience, aptPause = oldPatience, oldPause }()
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		m.fail[target.AptGet] = targettest.Answer{Stderr: "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7", Err: errCommand}
+		_, err := Run(t.Context(), m.Target, m.options())
+		if ce, ok := errors.AsType[*target.CommandError](err); !ok || !strings.Contains(ce.Stderr, "held by process 7") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("apt is locked for a while", func(t *testing.T) {
 		old := aptPause
 		aptPause = 1

@@ -5,22 +5,12 @@ package bake
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
-
-// aptPatience is how long another package manager may hold its lock, as the
-// timers of a machine that has just booted do.
-const aptPatience = 5 * time.Minute
-
-// aptPause is the time between two tries for a lock that apt does not wait for
-// by itself.
-var aptPause = 3 * time.Second
 
 // packages installs what is missing; where nothing is, it does not touch the
 // package manager.
@@ -43,12 +33,7 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s: %w; install it before the bake, or set packages to %q",
 			strings.Join(missing, ", "), ErrPackage, policy.PackagesInstall)
 	}
-	if err := b.apt(ctx, "update"); err != nil {
-		return "", err
-	}
-	install := append([]string{"install", "--no-install-recommends",
-		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"}, missing...)
-	if err := b.apt(ctx, install...); err != nil {
+	if err := b.aptInstall(ctx, missing); err != nil {
 		return "", err
 	}
 	if b.facts.modulePath(b.t) == "" {
@@ -56,25 +41,6 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 			b.facts.pamPackage, ErrPackage, target.PAMModule, strings.Join(target.PAMModuleDirs[b.facts.arch], ", "))
 	}
 	return "installed " + strings.Join(missing, ", "), nil
-}
-
-func (b *baker) apt(ctx context.Context, args ...string) error {
-	argv := append([]string{target.AptGet, "-q", "-y",
-		"-o", fmt.Sprintf("DPkg::Lock::Timeout=%d", int(aptPatience.Seconds())),
-		"-o", "Acquire::Retries=3"}, args...)
-	for end := time.Now().Add(aptPatience); ; {
-		_, err := b.t.Run(ctx, argv...)
-		// update does not wait for the lock of the lists.
-		ce, ok := errors.AsType[*target.CommandError](err)
-		if !ok || !strings.Contains(ce.Stderr, "Could not get lock") || time.Now().After(end) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(aptPause):
-		}
-	}
 }
 
 // packageVersions are the versions of the packages that make the login, as the

@@ -96,8 +96,8 @@ func snapshotParts(t *testing.T, tg *target.Target, times bool) state {
 	return s
 }
 
-// The whole bake with each Debian's own apt, sshd and systemd.
-func TestRootfs(t *testing.T) {
+func rootfsDirs(t *testing.T) []string {
+	t.Helper()
 	roots := os.Getenv("TOTP_ROOTFS")
 	if roots == "" {
 		t.Skip("TOTP_ROOTFS names no root file system")
@@ -105,7 +105,12 @@ func TestRootfs(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount and chroot")
 	}
-	for _, dir := range filepath.SplitList(roots) {
+	return filepath.SplitList(roots)
+}
+
+// The whole bake with each Debian's own apt, sshd and systemd.
+func TestRootfs(t *testing.T) {
+	for _, dir := range rootfsDirs(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) { testRootfs(t, dir) })
 	}
 }
