@@ -23,6 +23,7 @@ const maxPolicy = 64 << 10
 
 func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
 	file := fs.String("policy", "", "the image's policy, a YAML `FILE` on this system")
+	untested := fs.Bool("allow-untested-system", false, "bake RHEL, Rocky, Alma and Fedora too, on which nobody has tested this")
 	return func(e env, args []string) error {
 		if err := none(args); err != nil {
 			return err
@@ -46,7 +47,7 @@ func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		_, err = bake.Run(e, t, bake.Options{Policy: p, Agent: self, Log: e.err})
+		_, err = bake.Run(e, t, bake.Options{Policy: p, Agent: self, Log: e.err, AllowUntested: *untested})
 		return err
 	}
 }

@@ -43,7 +43,7 @@ type verb struct {
 }
 
 var verbs = []verb{
-	{"bake", "--policy FILE", "make this system an image that demands key and code", true, bakeVerb},
+	{"bake", "--policy FILE [--allow-untested-system]", "make this system an image that demands key and code", true, bakeVerb},
 	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, checkVerb},
 	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, selftestVerb},
 	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, cleanVerb},

@@ -41,12 +41,15 @@ type Options struct {
 	Policy *policy.Policy // the image's policy, valid
 	Agent  string         // the agent's program, a path of this host
 	Log    io.Writer      // one line a step, no secrets; nil: none
+
+	AllowUntested bool // bake also what nobody has tested, see the README's table
 }
 
 // The reasons why a system is not baked. The first
-// five are found before any file is changed.
+// six are found before any file is changed.
 var (
 	ErrSystem      = errors.New("not a supported system")
+	ErrUntested    = errors.New("nobody has tested this system")
 	ErrAgent       = errors.New("not an agent for this system")
 	ErrPAM         = errors.New("the PAM service sshd has another way to authenticate")
 	ErrSSHDConfig  = errors.New("sshd would not read the agent's settings first")
@@ -132,6 +135,7 @@ func (b *baker) run(ctx context.Context) (*Report, error) {
 		{"moduli", b.moduli},
 		{"units", b.units},
 		{"module", b.module},
+		{"selinux", b.selinux},
 		{"time", b.time},
 		{"verify", b.verify},
 		{"firewall", b.firewall},

@@ -22,6 +22,9 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 	if !b.t.IsRegular(target.SSHD) {
 		missing = append(missing, b.facts.sshPackage)
 	}
+	if b.facts.clientPackage != "" && !b.t.IsRegular(target.SSH) { // it is asked what algorithms there are
+		missing = append(missing, b.facts.clientPackage)
+	}
 	present := b.Policy != nil && b.Policy.Packages == policy.PackagesPresent
 	if !present { // a login goes on without it; the time step says what is not there
 		missing = append(missing, b.timePackages()...)
@@ -33,19 +36,32 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s: %w; install it before the bake, or set packages to %q",
 			strings.Join(missing, ", "), ErrPackage, policy.PackagesInstall)
 	}
-	if err := b.aptInstall(ctx, missing); err != nil {
+	installed, err := b.install(ctx, missing)
+	if err != nil {
 		return "", err
 	}
 	if b.facts.modulePath(b.t) == "" {
-		return "", fmt.Errorf("%s: %w, although apt-get says so; is %s in another directory than %s?",
+		return "", fmt.Errorf("%s: %w, although the package manager says so; is %s in another directory than %s?",
 			b.facts.pamPackage, ErrPackage, target.PAMModule, strings.Join(target.PAMModuleDirs[b.facts.arch], ", "))
 	}
-	return "installed " + strings.Join(missing, ", "), nil
+	return "installed " + strings.Join(installed, ", "), nil
+}
+
+// install has the system's package manager install packages, and returns all that
+// were asked of it.
+func (b *baker) install(ctx context.Context, names []string) ([]string, error) {
+	if !b.facts.dpkg {
+		return b.dnf(ctx, names)
+	}
+	return names, b.aptInstall(ctx, names)
 }
 
 // packageVersions are the versions of the packages that make the login, as the
 // package manager has them.
 func (f *facts) packageVersions(ctx context.Context, t *target.Target) map[string]string {
+	if !f.dpkg {
+		return f.rpmVersions(ctx, t, f.pamPackage, f.sshPackage)
+	}
 	vs := map[string]string{}
 	out, _ := t.Run(ctx, target.DpkgQuery, "-W", "-f", "${Package} ${Version}\n", f.pamPackage, f.sshPackage)
 	for line := range strings.Lines(string(out)) {

@@ -38,7 +38,8 @@ func (e pamEntry) module() string {
 const maxPAMDepth = 32
 
 // authEntries reads the lines of a PAM file that authenticate, those of files
-// that it includes among them. The line password is not followed.
+// that it includes among them. The line password is not followed, nor one that
+// includes a file which is not there.
 func authEntries(read func(name string) ([]byte, error), name, password string) ([]pamEntry, error) {
 	return authEntriesIn(read, name, password, 0)
 }
@@ -55,7 +56,24 @@ func authEntriesIn(read func(name string) ([]byte, error), name, password string
 	for _, l := range pamLines(name, string(b)) {
 		f := strings.Fields(l.text)
 		switch first := strings.ToLower(f[0]); {
-		case l.text == password || first == "auth" || first == "-auth":
+		case l.text == password:
+			es = append(es, l)
+		case first == "auth" && len(f) == 3 && (f[1] == "include" || f[1] == "substack"):
+			// Such a file is the stock one of the RHEL family, where
+			// "auth include postlogin" adds nothing.
+			file := f[2]
+			if !path.IsAbs(file) {
+				file = path.Join(target.PAMDir, file)
+			}
+			inner, err := authEntriesIn(read, file, password, depth+1)
+			if errors.Is(err, fs.ErrNotExist) {
+				inner, err = []pamEntry{l}, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			es = append(es, inner...)
+		case first == "auth" || first == "-auth":
 			es = append(es, l)
 		case first == "@include":
 			if len(f) != 2 {

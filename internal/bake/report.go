@@ -27,6 +27,10 @@ type Report struct {
 	Files    []ReportFile      `json:"files"`
 	Links    map[string]string `json:"links"` // enabled and masked units: link → destination
 
+	// Relabelled are the paths that restorecon was asked to give their SELinux
+	// labels; none where there is no restorecon.
+	Relabelled []string `json:"relabelled,omitempty"`
+
 	// SSHD are the settings that sshd itself says it uses: user → keyword in
 	// lower case → value. The user "totp-no-such-user" stands for every name
 	// without an account.
@@ -112,6 +116,8 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 		Packages: b.facts.packageVersions(ctx, b.t),
 		Links:    map[string]string{},
 		SSHD:     b.effective,
+
+		Relabelled: b.plan.labelled(b.t),
 	}
 	if b.Policy != nil {
 		text, err := b.Policy.Marshal()

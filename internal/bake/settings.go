@@ -25,6 +25,7 @@ type setting struct {
 	unit           bool           // without it no code is asked for: also given by the unit
 	query          string         // how ssh -Q names its values, where that is not the keyword
 	why            string
+	debian         bool // a keyword that Debian has added
 
 	// The words of the policy that it belongs to; none: all.
 	root, forwarding, algorithms []string
@@ -76,7 +77,7 @@ var session = []setting{
 	{keyword: "PermitTunnel", value: "no"},
 	{keyword: "GatewayPorts", value: "no"},
 	{keyword: "LogLevel", value: "VERBOSE", why: "Names the key of each login."},
-	{keyword: "DebianBanner", value: "no"},
+	{keyword: "DebianBanner", value: "no", debian: true},
 }
 
 // algorithms are the names wanted, best first, of which each sshd gets those
@@ -213,12 +214,17 @@ func (f *facts) dropIn(algorithms []setting) ([]byte, error) {
 	return templates.Render(strings.TrimPrefix(target.SSHDDropIn, "/"), templates.SSHDConfig{
 		System:     fmt.Sprintf("%s, OpenSSH %s", f.name, f.openSSH),
 		Auth:       texts(login),
-		Session:    texts(known(session, f.openSSH, f.policy.SSHD)),
+		Session:    texts(f.session()),
 		Algorithms: texts(algorithms),
 		Exempt:     criteria(f.policy.SSHD),
 		MatchAll:   texts(slices.DeleteFunc(login, func(s setting) bool { return !s.match })),
 		Notice:     target.NoticeConf,
 	})
+}
+
+// session are the settings of a session that this machine's sshd knows.
+func (f *facts) session() []setting {
+	return slices.DeleteFunc(known(session, f.openSSH, f.policy.SSHD), func(s setting) bool { return s.debian && !f.dpkg })
 }
 
 // auth are the settings that decide who logs in on this machine.

@@ -23,9 +23,12 @@ type system struct {
 	andLater      bool   // later versions too
 	name          string // for people
 	support       Support
+	onRequest     bool // baked only where Options.AllowUntested says so
 
 	pamPackage, sshPackage string
+	clientPackage          string // with ssh(1), where sshPackage does not bring it
 	timePackage            string // an NTP client, for where there is none
+	epel                   bool   // pamPackage is in EPEL
 	pamPassword            string // the line of the PAM service sshd that asks for a password
 
 	// How the distribution's unit starts sshd: program and arguments, and the
@@ -41,7 +44,7 @@ type system struct {
 	sshTemplates []string
 	sshdInetd    string
 
-	dpkg bool // its packages are dpkg's
+	dpkg bool // its packages are dpkg's; else rpm's
 }
 
 // Support says how far a system is known to work.
@@ -60,6 +63,10 @@ var systems = []system{
 	debian("12"), // has none
 	debian("13", "sshd@.service"),
 	ubuntu("22.04", "ssh@.service", "sshd@.service"),
+	redhat("rhel", "RHEL", "9"),
+	redhat("rocky", "Rocky Linux", "9"),
+	redhat("almalinux", "AlmaLinux", "9"),
+	redhat("fedora", "Fedora", "41"),
 }
 
 func debian(version string, templates ...string) system {
@@ -148,15 +155,19 @@ func factsOf(t *target.Target, p *policy.Policy) (*facts, error) {
 }
 
 func supported() string {
-	var names []string
+	var names, onRequest []string
 	for _, s := range systems {
 		name := s.name
 		if s.andLater {
 			name += " " + s.versionID + " and newer"
 		}
-		names = append(names, name)
+		if s.onRequest {
+			onRequest = append(onRequest, name)
+		} else {
+			names = append(names, name)
+		}
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(names, ", ") + "; and untested, with allow_untested_system = true: " + strings.Join(onRequest, ", ")
 }
 
 // system looks before anything is changed: at what the machine is, and at
@@ -165,6 +176,10 @@ func (b *baker) system(context.Context) (string, error) {
 	var err error
 	if b.facts, err = factsOf(b.t, b.Policy); err != nil {
 		return "", err
+	}
+	if b.facts.onRequest && !b.AllowUntested {
+		return "", fmt.Errorf("%s: %q: %w; to bake it all the same, set allow_untested_system = true (totp-agent bake --allow-untested-system): the self-test is then not to be skipped",
+			target.OSRelease, b.facts.name, ErrUntested)
 	}
 	if err := b.checkAgent(); err != nil {
 		return "", err
@@ -200,7 +215,10 @@ func (b *baker) version(ctx context.Context) (string, error) {
 	if err := b.facts.planList(ctx, b.t, b.plan); err != nil {
 		return "", err
 	}
-	return "OpenSSH " + b.facts.openSSH.String(), nil
+	if err := b.facts.policyProblem(b.t); err != nil {
+		return "", err
+	}
+	return "OpenSSH " + b.facts.openSSH.String() + b.facts.cryptoRemark(b.t), nil
 }
 
 // modulePath is where the PAM module is; empty where it is not.

@@ -71,7 +71,15 @@ func TestSystems(t *testing.T) {
 		{"ubuntu", "22", "", ""},
 		{"ubuntu", "x", "", ""},
 		{"ubuntu", "", "", ""},
-		{"rhel", "9.4", "", ""},
+		{"rhel", "9.4", "RHEL 9.4", Untested},
+		{"rhel", "10.0", "RHEL 10.0", Untested},
+		{"rhel", "8.10", "", ""},
+		{"rocky", "9.6", "Rocky Linux 9.6", Untested},
+		{"almalinux", "10.1", "AlmaLinux 10.1", Untested},
+		{"fedora", "43", "Fedora 43", Untested},
+		{"fedora", "40", "", ""},
+		{"centos", "9", "", ""},
+		{"opensuse-leap", "15.6", "", ""},
 	} {
 		m := newMachine(t)
 		m.put(target.OSRelease, "ID="+test.id+"\nVERSION_ID=\""+test.version+"\"\n", 0o644)

@@ -25,7 +25,12 @@ var now = []step{
 	{"cloud-init's state", (*cleaner).cloudInit},
 	{"package lists and caches", remove(
 		"/var/lib/apt/lists/*", "/var/cache/apt/*.bin", "/var/cache/apt/archives/*.deb", "/var/cache/apt/archives/partial/*",
-		"/var/cache/dnf/*", "/var/cache/yum/*")},
+		"/var/cache/dnf/*", "/var/cache/libdnf5/*", "/var/cache/yum/*",
+		// Whom the mirrors count this machine as. The history beside it tells what was
+		// installed for its own sake, and stays.
+		"/var/lib/dnf/repos/*", "/var/lib/yum/uuid",
+		// The subscription of RHEL is one machine's, and its keys are secret.
+		"/etc/pki/consumer/*", "/etc/pki/entitlement/*")},
 	{"DHCP leases", remove(leases...)},
 	{"shell histories", (*cleaner).histories},
 	{"logs", (*cleaner).logs},

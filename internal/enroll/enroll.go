@@ -102,13 +102,13 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
 	if err != nil {
 		st.Error = err.Error()
 	}
-	err = errors.Join(err, r.publish(st))
+	err = errors.Join(err, r.publish(ctx, st))
 	return st, err
 }
 
 func (r *run) run(ctx context.Context) (*Status, error) {
 	st := &Status{Version: 1, Agent: r.Agent, Time: r.Now().UTC().Truncate(time.Second)}
-	if err := r.directories(); err != nil {
+	if err := r.directories(ctx); err != nil {
 		return st, err
 	}
 	unlock, err := lock(r.t)
@@ -221,7 +221,7 @@ func lock(t *target.Target) (func(), error) {
 
 // directories makes sure of the directories that hold secrets and envelopes:
 // real ones, root's own, closed to everybody else.
-func (r *run) directories() error {
+func (r *run) directories(ctx context.Context) error {
 	made := false
 	for _, d := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready, target.Receipts, target.PAMStateDir} {
 		is, err := r.t.MkdirEntry(d, 0o700)
@@ -229,6 +229,11 @@ func (r *run) directories() error {
 			return err
 		}
 		made = made || is
+		if is && d == target.PAMStateDir {
+			if err := r.label(ctx, d); err != nil {
+				return err
+			}
+		}
 		// What follows is found from there.
 		if err := r.t.Hold(target.VarLib, d); err != nil {
 			return err
@@ -236,6 +241,16 @@ func (r *run) directories() error {
 	}
 	if made {
 		return r.t.Sync(target.StateDir, target.PAMStateDir)
+	}
+	return nil
+}
+
+// label gives the new directory of the secrets the SELinux label without which
+// sshd may not write there. A directory that has none is not kept, so that the next
+// run tries again.
+func (r *run) label(ctx context.Context, dir string) error {
+	if err := r.t.Relabel(ctx, dir); err != nil {
+		return errors.Join(err, r.t.Remove(dir))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,7 +44,7 @@ func (r *run) notice(st *Status) {
 
 // writeNotice puts the notice where sshd's drop-in and people find it, and
 // removes it when there is none.
-func (r *run) writeNotice(text string) error {
+func (r *run) writeNotice(ctx context.Context, text string) error {
 	if text == "" {
 		return errors.Join(remove(r.t, target.NoticeConf), remove(r.t, target.Notice))
 	}
@@ -53,11 +54,28 @@ func (r *run) writeNotice(text string) error {
 	if err := r.t.WriteFile(target.NoticeConf, []byte("Banner "+target.Notice+"\n"), 0o644); err != nil {
 		return err
 	}
+	if err := r.labelNotice(ctx); err != nil {
+		return err
+	}
 	fmt.Fprint(r.Log, text)
 	if r.Console != nil {
 		// A console that cannot be written is no reason to fail: the banner
 		// and the status say the same.
 		_, _ = fmt.Fprint(r.Console, "\r\n"+strings.ReplaceAll(text, "\n", "\r\n"))
+	}
+	return nil
+}
+
+// labelNotice lets sshd read the notice where SELinux rules: under /run it may read
+// its own files only, and one that its configuration includes and that it may not
+// read keeps it from starting. Then it does without the banner.
+func (r *run) labelNotice(ctx context.Context) error {
+	if !r.t.SELinux() {
+		return nil
+	}
+	if err := r.t.Label(ctx, target.SSHDRunType, target.Notice, target.NoticeConf); err != nil {
+		fmt.Fprintf(r.Log, "no banner in sshd: %v\n", err)
+		return remove(r.t, target.NoticeConf)
 	}
 	return nil
 }

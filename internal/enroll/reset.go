@@ -43,7 +43,7 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	t = t.View()
 	defer t.Release()
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
-	if err := r.directories(); err != nil {
+	if err := r.directories(ctx); err != nil {
 		return nil, err
 	}
 	unlock, err := lock(t)
@@ -163,7 +163,7 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	// Somebody can log in now, so a notice that nobody can is no longer true.
 	return res, errors.Join(
 		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),
-		r.writeNotice(""))
+		r.writeNotice(ctx, ""))
 }
 
 // commit puts the new state file in place until it stays there.

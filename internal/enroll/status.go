@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -155,7 +156,7 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 }
 
 // publish writes the status and the notice of a run.
-func (r *run) publish(st *Status) error {
+func (r *run) publish(ctx context.Context, st *Status) error {
 	r.notice(st)
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
@@ -167,5 +168,5 @@ func (r *run) publish(st *Status) error {
 	if err := r.t.WriteFile(target.Status, append(b, '\n'), 0o600); err != nil {
 		return err
 	}
-	return r.writeNotice(st.Notice)
+	return r.writeNotice(ctx, st.Notice)
 }

@@ -122,6 +122,14 @@ const (
 	CloudModuleList     = CloudSettingsDir + "/99-totp.cfg" // names our module
 )
 
+// SELinux and crypto-policies(7).
+const (
+	SELinuxEnforce     = "/sys/fs/selinux/enforce"
+	SSHDRunType        = "sshd_var_run_t" // the type of sshd's own files under /run
+	CryptoPolicyState  = "/etc/crypto-policies/state/current"
+	CryptoPolicyConfig = "/etc/crypto-policies/config"
+)
+
 // Firewalls.
 const (
 	UFWDir       = "/etc/ufw"
@@ -142,6 +150,10 @@ const (
 	AptGet        = "/usr/bin/apt-get"
 	Python        = "/usr/bin/python3"
 	DpkgQuery     = "/usr/bin/dpkg-query"
+	DNF           = "/usr/bin/dnf"
+	RPM           = "/usr/bin/rpm"
+	Restorecon    = "restorecon"
+	Chcon         = "chcon"
 	DpkgConfigDir = "/etc/dpkg/dpkg.cfg.d"
 	Systemctl     = "systemctl"
 	commandDirs   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -100,6 +100,11 @@ type Config struct {
 	// runs the module.
 	CloudInitModuleListed bool `mapstructure:"cloud_init_module_listed"`
 
+	// Bakes a system that nobody has tested this on as well: RHEL, Rocky and Alma from
+	// version 9, Fedora from 41. The self-test is then not to be skipped. Default:
+	// `false`.
+	AllowUntestedSystem bool `mapstructure:"allow_untested_system"`
+
 	// Leaves out the self-test, which logs in to the guest in every way that must
 	// and must not work (one or two seconds). Systems that nobody has tested this on
 	// get it all the same. Default: `false`.

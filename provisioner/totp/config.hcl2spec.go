@@ -109,6 +109,7 @@ type FlatConfig struct {
 	Packages              *string           `mapstructure:"packages" cty:"packages" hcl:"packages"`
 	CloudInitModule       *bool             `mapstructure:"cloud_init_module" cty:"cloud_init_module" hcl:"cloud_init_module"`
 	CloudInitModuleListed *bool             `mapstructure:"cloud_init_module_listed" cty:"cloud_init_module_listed" hcl:"cloud_init_module_listed"`
+	AllowUntestedSystem   *bool             `mapstructure:"allow_untested_system" cty:"allow_untested_system" hcl:"allow_untested_system"`
 	SkipSelftest          *bool             `mapstructure:"skip_selftest" cty:"skip_selftest" hcl:"skip_selftest"`
 	SkipClean             *bool             `mapstructure:"skip_clean" cty:"skip_clean" hcl:"skip_clean"`
 	ExecuteCommand        *string           `mapstructure:"execute_command" cty:"execute_command" hcl:"execute_command"`
@@ -155,6 +156,7 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"packages":                   &hcldec.AttrSpec{Name: "packages", Type: cty.String, Required: false},
 		"cloud_init_module":          &hcldec.AttrSpec{Name: "cloud_init_module", Type: cty.Bool, Required: false},
 		"cloud_init_module_listed":   &hcldec.AttrSpec{Name: "cloud_init_module_listed", Type: cty.Bool, Required: false},
+		"allow_untested_system":      &hcldec.AttrSpec{Name: "allow_untested_system", Type: cty.Bool, Required: false},
 		"skip_selftest":              &hcldec.AttrSpec{Name: "skip_selftest", Type: cty.Bool, Required: false},
 		"skip_clean":                 &hcldec.AttrSpec{Name: "skip_clean", Type: cty.Bool, Required: false},
 		"execute_command":            &hcldec.AttrSpec{Name: "execute_command", Type: cty.String, Required: false},

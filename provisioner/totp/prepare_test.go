@@ -293,7 +293,7 @@ func TestBlockBecomesPolicy(t *testing.T) {
 	}
 
 	// The fields of the block are those of the policy and the provisioner's own.
-	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report", "SkipSelftest", "SkipClean"}
+	own := []string{"PolicyFile", "ExecuteCommand", "RemoteFolder", "Report", "SkipSelftest", "SkipClean", "AllowUntestedSystem"}
 	of := reflect.TypeFor[Config]()
 	for i := range of.NumField() {
 		f := of.Field(i)

@@ -129,6 +129,9 @@ func (p *Provisioner) scripts() scripts {
 		selfTest: "$d/totp-agent selftest",
 		report:   "$d/totp-agent clean --report",
 	}
+	if p.config.AllowUntestedSystem {
+		s.bake += " --allow-untested-system"
+	}
 	if p.config.SkipSelftest {
 		s.selfTest += " --skip" // the agent knows whether this system may do without
 	}

@@ -295,14 +295,17 @@ func TestScripts(t *testing.T) {
 	for _, test := range []struct {
 		block            map[string]any
 		selfTest, report string
+		bake             string // what it has besides the policy
 	}{
-		{map[string]any{}, "$d/totp-agent selftest", "$d/totp-agent clean --report"},
-		{map[string]any{"skip_clean": true}, "$d/totp-agent selftest", "cat " + target.Report},
-		{map[string]any{"packer_builder_type": "null"}, "$d/totp-agent selftest", "cat " + target.Report},
-		{map[string]any{"packer_builder_type": "qemu"}, "$d/totp-agent selftest", "$d/totp-agent clean --report"},
-		{map[string]any{"skip_selftest": true}, "$d/totp-agent selftest --skip", "$d/totp-agent clean --report"},
+		{map[string]any{}, "$d/totp-agent selftest", "$d/totp-agent clean --report", ""},
+		{map[string]any{"skip_clean": true}, "$d/totp-agent selftest", "cat " + target.Report, ""},
+		{map[string]any{"packer_builder_type": "null"}, "$d/totp-agent selftest", "cat " + target.Report, ""},
+		{map[string]any{"packer_builder_type": "qemu"}, "$d/totp-agent selftest", "$d/totp-agent clean --report", ""},
+		{map[string]any{"skip_selftest": true}, "$d/totp-agent selftest --skip", "$d/totp-agent clean --report", ""},
+		{map[string]any{"allow_untested_system": true}, "$d/totp-agent selftest", "$d/totp-agent clean --report", " --allow-untested-system"},
 	} {
-		if got := prepared(t, test.block).scripts(); got.report != test.report || got.selfTest != test.selfTest {
+		if got := prepared(t, test.block).scripts(); got.report != test.report || got.selfTest != test.selfTest ||
+			got.bake != "$d/totp-agent bake --policy $d/policy.yaml"+test.bake {
 			t.Errorf("%v: %+v, want %+v", test.block, got, test)
 		}
 	}
