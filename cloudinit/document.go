@@ -6,6 +6,7 @@ package cloudinit
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -81,11 +82,16 @@ func (s Spec) insert() (insert, error) {
 
 func (s Spec) about() string {
 	lines := []string{"For an instance of an image that demands an SSH key and a one-time code.", "Made by packer-plugin-totp. "}
-	if s.Token == "" {
+	credentials := slices.ContainsFunc(s.Channels, func(c Channel) bool { return c.URL != "" || len(c.Headers) > 0 })
+	switch {
+	case s.Token == "" && !credentials:
 		lines[1] += "Nothing in here is secret."
-	} else {
+	case !credentials:
 		lines[1] += "The token in here tells the owner that a card is from"
-		lines = append(lines, "this instance: keep it until the card is there. Nothing else is secret.")
+		lines = append(lines, "this instance: keep it to yourself until the card is there. Nothing else is", "secret.")
+	default:
+		lines[1] += "What is written at the channels, and the token if"
+		lines = append(lines, "there is one, are for this instance alone: keep them to yourself until the card", "is there.")
 	}
 	return "# " + strings.Join(lines, "\n# ") + "\n"
 }

@@ -21,7 +21,7 @@ var may = map[string][]string{
 	"provisioner/totp":     {"cloudinit", "internal/policy", "internal/agentbin"},
 	"datasource/userdata":  {"cloudinit", "internal/policy", "internal/agentbin"},
 	"cmd/totp-agent":       {"internal/bake", "internal/clean", "internal/enroll", "internal/deliver", "internal/policy", "internal/selftest", "internal/target", "secrets/seal", "version"},
-	"cmd/totpctl":          {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/verify", "internal/agentbin", "cmd/totpctl/page", "version"},
+	"cmd/totpctl":          {"cloudinit", "secrets/...", "internal/deliver/console", "internal/deliver/receive", "internal/seed", "internal/verify", "internal/agentbin", "cmd/totpctl/page", "version"},
 	"cmd/totpctl/page":     {},
 	"cmd/totpctl/page/...": {"cmd/totpctl/page"}, // node, for tests
 
@@ -38,6 +38,7 @@ var may = map[string][]string{
 	"internal/target/...":      {"internal/target"}, // fakes, for tests
 	"internal/agentbin":        {},
 	"internal/release":         {"version"},
+	"internal/seed":            {},
 	"internal/verify":          {},                                              // looks at servers from outside, as a stranger
 	"cloudinit":                {"internal/policy", "templates", "secrets/..."}, // policy is as pure as it is
 	"templates":                {},

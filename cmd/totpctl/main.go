@@ -1,9 +1,9 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Totpctl is the tool for the desk: it makes an owner's key, receives sealed
-// enrollment cards at the host's end of a channel, opens them, and tries whether
-// a live server demands a key and a code.
+// Totpctl is the tool for the desk: it makes an owner's key and the user-data of
+// an instance, receives sealed enrollment cards at the host's end of a channel,
+// opens them, and tries whether a live server demands a key and a code.
 //
 // # Promises
 //
@@ -18,7 +18,7 @@
 // # Limits
 //
 // An envelope proves that it is whole, not who sealed it: anybody who knows a
-// recipient can seal to it. Neither does the tool wipe the scrollback of the
+// recipient can seal to it, unless a ticket says otherwise. Neither does the tool wipe the scrollback of the
 // terminal it has printed a card on.
 package main
 
@@ -87,7 +87,7 @@ totpctl COMMAND --help tells more about each.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHints(usageError{err}, cmd.CommandPath()+" --help tells the options")
 	})
-	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newVerifyCommand(), newModuleCommand(), newPageCommand(), newVersionCommand())
+	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newUserDataCommand(), newVerifyCommand(), newModuleCommand(), newPageCommand(), newVersionCommand())
 	setHelp(root)
 	return root
 }

@@ -24,6 +24,7 @@ type openOptions struct {
 	png, html  string
 	knownHosts string
 	host       string
+	ticket     string
 }
 
 func newOpenCommand() *cobra.Command {
@@ -51,12 +52,20 @@ With --json, --png, --html or --known-hosts the card is written in these forms
 only. A file must be new, and only you can read it; --known-hosts adds to a file
 the lines that are not in it. Lines for known_hosts let the first connection be
 checked by your SSH client: they are worth as much as the way the envelope took
-to you, since anybody who knows your recipient can seal to it.`,
+to you, since anybody who knows your recipient can seal to it.
+
+With --ticket, the file that "totpctl user-data --ticket" wrote, a card is shown
+only if it is from the instance that got that user-data, is sealed to those who
+should read it and to nobody else, and contradicts no card that was opened with
+the ticket before. What is accepted is remembered in the ticket, and one line
+says what that proves.`,
 		Example: `    $ totpctl open envelope.age
 
     $ totpctl open -i ~/.ssh/id_ed25519 --user alice console.log
 
     $ totpctl open --png qr.png envelope.age
+
+    $ totpctl open --ticket alice.ticket envelope.age
 
     $ totpctl open --known-hosts ~/.ssh/known_hosts --host 192.0.2.7 envelope.age
 
@@ -80,6 +89,7 @@ to you, since anybody who knows your recipient can seal to it.`,
 	f.StringVar(&o.html, "html", "", "write the card as a page to print to the new `FILE`, or to standard output if it is -")
 	f.StringVar(&o.knownHosts, "known-hosts", "", "add the host keys to `FILE`, or print the lines if it is -")
 	f.StringVar(&o.host, "host", "", "with --known-hosts: the server is reached as `ADDR[:PORT]`")
+	f.StringVar(&o.ticket, "ticket", "", "refuse what is not from the instance of the ticket in `FILE`")
 	f.StringVar(&o.color, "color", "auto", "colour the QR code: `WHEN` is auto, always or never")
 	return cmd
 }
@@ -151,10 +161,14 @@ func open(o openOptions, name string) error {
 		return nothingFound(name, input)
 	}
 	cards, err := o.openCards(found, o.identities)
-	if err != nil {
+	if len(cards) == 0 {
 		return err
 	}
-	return o.write(cards)
+	// A card beside one that is refused is shown, and the refusal is the end.
+	if shown := o.write(cards); shown != nil {
+		return shown
+	}
+	return err
 }
 
 // openCards opens what was found, and returns the cards that are asked for.
@@ -167,8 +181,12 @@ func (o openOptions) openCards(found []finding, identities []string) ([]card.Car
 	if err != nil {
 		return nil, err
 	}
-	opened, failed := openAll(found, ids)
-	return o.choose(opened, failed)
+	opened, stanzas, failed := openAll(found, ids)
+	cards, err := o.choose(opened, failed)
+	if err != nil || o.ticket == "" {
+		return cards, err
+	}
+	return o.accept(cards, stanzas)
 }
 
 // worthOpening drops the findings that their marks show to be others than those
@@ -188,7 +206,7 @@ func (o openOptions) worthOpening(found []finding) ([]finding, error) {
 		return nil, withHints(fmt.Errorf("no envelope %s is in the input", o.wanted()), few(listFindings(found))...)
 	}
 	if !whole {
-		_, failed := openAll(kept, nil)
+		_, _, failed := openAll(kept, nil)
 		return nil, noneOpened(failed)
 	}
 	return kept, nil

@@ -19,6 +19,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -69,6 +70,8 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"free-port":     freePort,
 	"put-card":      putCard,
 	"secret-only":   secretOnly,
+	"token-not-in":  tokenNotIn,
+	"report":        bakeReport,
 	"ssh-server":    sshServer,
 	"ssh-agent":     sshAgent,
 	"await":         await,
@@ -77,9 +80,10 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 // sealCard makes a card and seals it.
 //
 //	seal-card [-user alice] [-host web-1] [-instance i-1] [-gen 1] [-supersedes ID]
-//	          [-form armor|binary|base64|console|compact] [-a] -r RECIPIENT|FILE... -o FILE
+//	          [-form armor|binary|base64|console|compact] [-a] [-user-data FILE] -r RECIPIENT|FILE... -o FILE
 //
-// -a appends. The card's ID, secret, the secret as it is typed, and the first
+// -a appends. With -user-data the card knows the token in that document, and its
+// own readers. The card's ID, secret, the secret as it is typed, and the first
 // backup code are then in $ID, $SECRET, $TYPED and $BACKUP, and with the user's
 // name in upper case appended as well: $ID_ALICE.
 func sealCard(ts *testscript.TestScript, neg bool, args []string) {
@@ -95,10 +99,18 @@ func sealCard(ts *testscript.TestScript, neg bool, args []string) {
 	marks := flags.String("marks", "", "")
 	appending := flags.Bool("a", false, "")
 	output := flags.String("o", "", "")
+	userData := flags.String("user-data", "", "")
 	flags.Var(&to, "r", "")
 	ts.Check(flags.Parse(args))
 
 	c := newCard(s)
+	if *userData != "" {
+		c.Token = card.TokenMAC(tokenIn(ts, *userData), c.User)
+		c.Recipients = nil
+		for _, r := range to.read(ts) {
+			c.Recipients = append(c.Recipients, r.Hash())
+		}
+	}
 	for _, suffix := range []string{"", "_" + strings.ToUpper(s.user)} {
 		ts.Setenv("ID"+suffix, c.ID)
 		ts.Setenv("SECRET"+suffix, c.Secret)
@@ -116,6 +128,17 @@ func sealCard(ts *testscript.TestScript, neg bool, args []string) {
 	sealed, err := seal.Seal(text, to.read(ts))
 	ts.Check(err)
 	writeForm(ts, *output, *appending, *form, c.ID, *marks, sealed)
+}
+
+// tokenIn returns the enrollment token of a document.
+func tokenIn(ts *testscript.TestScript, name string) []byte {
+	m := regexp.MustCompile(`token: (\S{22})`).FindStringSubmatch(ts.ReadFile(name))
+	if m == nil {
+		ts.Fatalf("there is no token in %s", name)
+	}
+	token, err := base64.RawURLEncoding.DecodeString(m[1])
+	ts.Check(err)
+	return token
 }
 
 // sealFile seals any file: seal-file -r RECIPIENT -o FILE INPUT.
@@ -536,6 +559,28 @@ func secretOnly(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	}
+}
+
+// tokenNotIn asserts that the token of a document is not in a file:
+// token-not-in DOC FILE.
+func tokenNotIn(ts *testscript.TestScript, neg bool, args []string) {
+	token := base64.RawURLEncoding.EncodeToString(tokenIn(ts, args[0]))
+	if strings.Contains(ts.ReadFile(args[1]), token) {
+		ts.Fatalf("the token is in %s", args[1])
+	}
+}
+
+// bakeReport writes the report of an image with an escrow recipient, in which
+// instances may name recipients unless it is closed: report [-closed] FILE FILE.
+func bakeReport(ts *testscript.TestScript, neg bool, args []string) {
+	from := "[image, instance]"
+	if args[0] == "-closed" {
+		from, args = "[image]", args[1:]
+	}
+	policy := "version: 1\nrecipients_from: " + from + "\nescrow_recipients: [" + strings.TrimSpace(ts.ReadFile(args[0])) + "]\n"
+	text, err := json.Marshal(map[string]any{"version": 1, "policy": policy})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o600))
 }
 
 func must(err error) {

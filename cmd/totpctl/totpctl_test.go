@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -41,5 +42,7 @@ func isolate(env *testscript.Env) error {
 	env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
 	env.Setenv("GORACE", raceOptions)
 	env.Setenv("AppData", env.WorkDir+"/config")
-	return nil
+	env.Setenv("AGE", "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z") // nobody's
+	large := "#cloud-config\nbootcmd: [\"# " + strings.Repeat("x", 17<<10) + "\"]\n"
+	return os.WriteFile(env.WorkDir+"/large.yaml", []byte(large), 0o600)
 }

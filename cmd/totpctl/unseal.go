@@ -29,9 +29,10 @@ func (f failure) text() string {
 	return fmt.Sprintf("the %s %v", f.name(), f.err)
 }
 
-// openAll opens what can be opened.
-func openAll(found []finding, ids []age.Identity) (opened []card.Card, failed []failure) {
-	seen := make(map[string]bool)
+// openAll opens what can be opened. stanzas has, by [cardKey], how many
+// recipients a card was sealed to.
+func openAll(found []finding, ids []age.Identity) (opened []card.Card, stanzas map[string]int, failed []failure) {
+	stanzas = make(map[string]int)
 	for _, f := range found {
 		if f.fault != nil {
 			failed = append(failed, failure{f, f.fault})
@@ -41,14 +42,14 @@ func openAll(found []finding, ids []age.Identity) (opened []card.Card, failed []
 		switch {
 		case err != nil:
 			failed = append(failed, failure{f, err})
-		case !seen[c.ID]:
+		case stanzas[cardKey(c)] == 0:
 			// The same card may be in the input twice, sealed twice or in two
 			// forms; once is enough.
-			seen[c.ID] = true
+			stanzas[cardKey(c)] = countStanzas(f.sealed)
 			opened = append(opened, c)
 		}
 	}
-	return opened, failed
+	return opened, stanzas, failed
 }
 
 func openOne(f finding, ids []age.Identity) (card.Card, error) {
