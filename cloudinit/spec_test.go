@@ -202,3 +202,41 @@ func TestScalar(t *testing.T) {
 		}
 	}
 }
+
+// TestParse: nothing that a layer may say is lost on the way.
+func TestParse(t *testing.T) {
+	for _, layer := range []policy.Layer{policy.Instance, policy.Vendor} {
+		data, err := os.ReadFile("../internal/policy/testdata/instance.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Parse(policy.Instance, "instance.yaml", data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if layer == policy.Vendor {
+			p.EscrowRecipients, p.Token = nil, ""
+		}
+		p.BackupCodes, p.RateLimit, p.Require, p.Enroll = 5, "strict", "all", "auto"
+		want, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Parse("instance.yaml", want, layer == policy.Vendor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Layer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(got)); d != "" {
+			t.Errorf("%s: %s", layer, d)
+		}
+	}
+	_, err := Parse("x.yaml", []byte("version: 1\nisuer: x\n"), false)
+	var errs Errors
+	if !errors.As(err, &errs) || errs[0].File != "x.yaml" || errs[0].Line != 2 || !errors.Is(err, policy.ErrUnknownKey) {
+		t.Errorf("got %v", err)
+	}
+}
