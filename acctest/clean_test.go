@@ -34,9 +34,13 @@ cloud-init init >/dev/null 2>&1 || true
 test -d /var/lib/cloud/instance
 rm -rf /var/lib/cloud/seed
 printf '# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n' >/etc/sudoers.d/90-cloud-init-users
-printf 'packer ALL=(ALL) NOPASSWD:ALL\nalice ALL=(ALL) ALL\n' >/etc/sudoers.d/50-mixed
-mkdir -p /var/lib/dhcp /var/log/journal/x
-for f in /root/.bash_history /home/packer/.bash_history /var/lib/dhcp/dhclient.leases /var/lib/systemd/random-seed /var/log/auth.log /var/log/auth.log.1 /var/log/journal/x/system.journal /var/tmp/x; do echo trace >$f; done
+printf 'packer ALL=(ALL) \\\n  NOPASSWD:ALL\npacker,alice ALL=(ALL) ALL\n' >/etc/sudoers.d/50-mixed
+chmod 0440 /etc/sudoers.d/*
+printf 'packer ALL=(ALL) NOPASSWD: ALL\nUser_Alias BUILD = packer\nBUILD ALL=ALL\nDefaults:packer !lecture\n' >>/etc/sudoers
+visudo -c
+printf 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%%u\n' >/etc/ssh/sshd_config.d/60-keys.conf
+mkdir -p /var/lib/dhcp /var/log/journal/x /etc/ssh/keys
+for f in /etc/ssh/keys/packer /etc/ssh/keys/alice /root/.google_authenticator /var/lib/apt/lists/x_Packages /var/cache/apt/pkgcache.bin /var/cache/apt/archives/x.deb /root/.bash_history /home/packer/.bash_history /var/lib/dhcp/dhclient.leases /var/lib/systemd/random-seed /var/log/auth.log /var/log/auth.log.1 /var/log/journal/x/system.journal /var/tmp/x; do echo trace >$f; done
 `)
 	if _, err := bakeRoot(t.Context(), m.Root, policy); err != nil {
 		t.Fatal(err)
@@ -48,8 +52,8 @@ for f in /root/.bash_history /home/packer/.bash_history /var/lib/dhcp/dhclient.l
 
 type cleanReport struct {
 	Clean struct {
-		Done, Deferred []string
-		Leaks          []struct {
+		Done, Deferred, Kept []string
+		Leaks                []struct {
 			Kind, Path string
 			Deferred   bool
 		}
@@ -67,9 +71,18 @@ func (m *machine) exist(names ...string) (there []string) {
 }
 
 var (
-	gone  = []string{pamStates + "/alice", "/var/lib/totp-agent/outbox/ready", envelopes, "/var/lib/cloud/instance", "/root/.bash_history", "/var/lib/dhcp/dhclient.leases", "/var/log/auth.log.1", "/var/log/cloud-init.log"}
-	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/root/.ssh/authorized_keys", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users", "/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
-	stays = []string{"/home/alice/.ssh/authorized_keys", "/home/bob/.ssh/authorized_keys", "/etc/sudoers.d/50-mixed", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"}
+	gone = []string{pamStates + "/alice", "/var/lib/totp-agent/outbox/ready", envelopes, "/var/lib/cloud/instance", "/root/.bash_history", "/var/lib/dhcp/dhclient.leases", "/var/log/auth.log.1", "/var/log/cloud-init.log",
+		"/root/.google_authenticator", "/var/lib/apt/lists/x_Packages", "/var/cache/apt/pkgcache.bin", "/var/cache/apt/archives/x.deb"}
+	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/keys/packer", "/var/tmp/x", "/root/.ssh/authorized_keys", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users", "/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
+	stays = []string{"/etc/ssh/keys/alice", "/home/alice/.ssh/authorized_keys", "/home/bob/.ssh/authorized_keys", "/etc/sudoers.d/50-mixed", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"}
+)
+
+// What the report says of it.
+var (
+	cleaned   = []string{"TOTP state of this machine", "cloud-init's state", "package lists and caches", "DHCP leases", "shell histories", "logs"}
+	postponed = []string{"SSH host keys", "login keys", "machine-id", "random seed", "DHCP leases that the shutdown wrote", "journal and logs of the build",
+		"shell histories that the shutdown wrote", "temporary files", "backups of the user database",
+		`the account "packer" with its home directory, password and sudo rules`}
 )
 
 // What a build has left is gone, or deferred until the build needs it no more;
@@ -95,7 +108,7 @@ func TestClean(t *testing.T) {
 				}
 				before := outside()
 				for _, want := range []string{pamStates + "/alice: totp-secret", "ssh_host_ed25519_key: host-key", "/home/packer/.ssh/authorized_keys: authorized-key", "/etc/machine-id: machine-id",
-					"/var/lib/cloud/instance: cloud-init-state", "packer: build-account", "packer: build-password", "/etc/sudoers.d/50-mixed: sudo-rule"} {
+					"/var/lib/cloud/instance: cloud-init-state", "packer: build-account", "packer: build-password", "/etc/sudoers.d/50-mixed: sudo-rule", "/etc/sudoers: sudo-rule", "/etc/ssh/keys/packer: authorized-key", "/root/.google_authenticator: totp-secret"} {
 					if !strings.Contains(before, want) {
 						t.Errorf("the leak check does not find %q in\n%s", want, before)
 					}
@@ -113,7 +126,8 @@ func TestClean(t *testing.T) {
 				}
 				m.must("sudo", "-u", "packer", "sudo", "-n", "true")
 				m.must("/usr/sbin/sshd", "-t")
-				if len(report.Clean.Done) < 5 || len(report.Clean.Deferred) < 5 || len(report.Clean.Leaks) < 5 {
+				keys := []string{"/etc/ssh/keys/alice (users)", "/home/alice/.ssh/authorized_keys (users)", "/home/bob/.ssh/authorized_keys (users)"}
+				if !slices.Equal(report.Clean.Done, cleaned) || !slices.Equal(report.Clean.Deferred, postponed) || !slices.Equal(report.Clean.Kept, keys) || len(report.Clean.Leaks) < 5 {
 					t.Errorf("report: %+v", report.Clean)
 				}
 				for _, l := range report.Clean.Leaks {
@@ -135,6 +149,12 @@ func TestClean(t *testing.T) {
 				}
 				if got := m.must("cat", "/etc/sudoers.d/50-mixed"); got != "alice ALL=(ALL) ALL\n" {
 					t.Errorf("sudo rules: %q", got)
+				}
+				if got := m.must("visudo", "-c") + m.must("cat", "/etc/sudoers"); strings.Contains(got, "packer") || strings.Contains(got, "warning") {
+					t.Errorf("sudo rules: %q", got)
+				}
+				if got := m.must("cat", "/var/log/auth.log"); strings.Contains(got, "trace") {
+					t.Errorf("a log: %q", got)
 				}
 				now := m.must("cat", "/etc/machine-id")
 				if when == "shutdown" && now != "" || when == "boot" && (len(now) != 33 || now == id) {

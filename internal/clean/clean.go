@@ -50,6 +50,7 @@ type Options struct {
 type Report struct {
 	Done     []string `json:"done"`     // what was removed, in words
 	Deferred []string `json:"deferred"` // what goes at the shutdown, or with the first boot
+	Kept     []string `json:"kept"`     // login keys that stay, and because of which key of the policy
 	Leaks    []Leak   `json:"leaks"`    // what is left, the deferred among it
 }
 
@@ -78,6 +79,9 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 		return nil, err
 	}
 	r := new(Report)
+	if r.Kept, err = c.kept(); err != nil {
+		return nil, err
+	}
 	r.Done, err = c.steps(now)
 	if err != nil {
 		return r, err
@@ -209,14 +213,29 @@ func lock(t *target.Target) (func(), error) {
 	return t.Lock(target.StateDir)
 }
 
-// named are the accounts that the image's policy speaks of: they stay, and keep
-// the login keys that the image gives them.
-func named(p *policy.Policy) []string {
-	names := slices.Clone(p.SSHD.ExemptUsers)
-	for _, u := range p.Users {
-		names = append(names, u.Name)
+// named tells where the image's policy speaks of an account, if it does: such an
+// account stays, and keeps the login keys that the image gives it. Root is not
+// asked: it always stays, and its keys are those of whoever built the image.
+func named(t *target.Target, p *policy.Policy, u target.User) (where string, err error) {
+	if u.Name == "root" {
+		return "", nil
 	}
-	return names
+	if slices.ContainsFunc(p.Users, func(e policy.User) bool { return e.Name == u.Name }) {
+		return "users", nil
+	}
+	if slices.Contains(p.SSHD.ExemptUsers, u.Name) {
+		return "sshd.exempt_users", nil
+	}
+	groups, err := t.GroupsOf(u)
+	if err != nil {
+		return "", err
+	}
+	for _, g := range groups {
+		if slices.Contains(p.SSHD.ExemptGroups, g) {
+			return fmt.Sprintf("sshd.exempt_groups: %q", g), nil
+		}
+	}
+	return "", nil
 }
 
 func missingIsFine(err error) error {

@@ -46,6 +46,11 @@ func TestLeaks(t *testing.T) {
 		target.CleanMark:                   "{}",
 		"/etc/sudoers.d/10-a":              "alice ALL=(ALL) ALL\n",
 		"/home/alice/.ssh/authorized_keys": "ssh-ed25519 A alice\n", // she is the policy's
+		"/etc/ssh/sshd_config.d/60.conf":   "# AuthorizedKeysFile /etc/hosts\nauthorizedkeysfile=\"/etc/ssh/keys/%u\" .ssh/authorized_keys # /etc/hosts\nMatch User *\n\tAuthorizedKeysFile /etc/ssh/uid-%U.keys %h/keys none /dev/null\n",
+		"/etc/ssh/keys/alice":              "ssh-ed25519 A alice\n",
+		"/etc/hosts":                       "127.0.0.1 localhost\n",
+		"/home/packer/.ssh/known_hosts":    "x",
+		"/etc/sudoers":                     "root ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n",
 	}
 	if ls, err := Leaks(newImage(t, clean)); len(ls) > 0 || err != nil {
 		t.Errorf("in a clean image: %v, %v", ls, err)
@@ -65,6 +70,17 @@ func TestLeaks(t *testing.T) {
 		{"/var/lib/cloud/data/instance-id", "i-1\n", CloudInit},
 		{"/var/lib/cloud/instances/i-1/user-data.txt", "x", CloudInit},
 		{"/etc/sudoers.d/90-cloud-init-users", "builder ALL=(ALL) NOPASSWD:ALL\n", SudoRule},
+		{"/etc/sudoers.d/50-list", "alice, \\\n  builder ALL=(ALL) NOPASSWD:ALL\n", SudoRule},
+		{"/etc/sudoers", "root ALL=(ALL:ALL) ALL\nbuilder ALL=(ALL) NOPASSWD:ALL\n@includedir /etc/sudoers.d\n", SudoRule},
+		{target.CloudDir + "/seed/nocloud/user-data", "#cloud-config\npassword: x\n", CloudSeed},
+		{target.CloudDir + "/seed/nocloud-net/meta-data", "instance-id: i-1\n", CloudSeed},
+		{"/root/.google_authenticator", "x", Secret},
+		{"/home/alice/.google_authenticator", "x", Secret},
+		{"/home/packer/.ssh/.google_authenticator~Xy", "x", Secret},
+		{"/etc/ssh/keys/packer", "x", LoginKey},
+		{"/etc/ssh/keys/builder", "x", LoginKey}, // an account that is gone
+		{"/etc/ssh/uid-0.keys", "x", LoginKey},
+		{"/home/packer/keys", "x", LoginKey},
 		{target.Passwd, passwd + "builder:x:1002:1002::/home/builder:/bin/sh\n", Account},
 		{"/etc/shadow", "builder:$y$j9T$x:1::::::\n", Password},
 	} {
@@ -141,29 +157,43 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// A member of an exempt group is named as an exempt user is: the account stays
+// with its login keys, and whoever builds is told. Root is never named.
+func TestExemptGroups(t *testing.T) {
+	tt := newImage(t, map[string]string{
+		target.Passwd:                       passwd + "robot:x:1003:2000::/home/robot:/bin/sh\n",
+		target.Group:                        "deploy:x:2000:packer,root\nusers:x:100:alice\n",
+		"/root/.ssh/authorized_keys":        "x",
+		"/home/packer/.ssh/authorized_keys": "x",
+		"/home/robot/.ssh/authorized_keys":  "x",
+		"/home/alice/.ssh/authorized_keys":  "x",
+		target.ImagePolicy:                  "version: 1\nsshd: {exempt_groups: [deploy]}\nclean: {build_user: packer}\n",
+	})
+	var log strings.Builder
+	r, err := Run(t.Context(), tt, Options{Log: &log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`/home/packer/.ssh/authorized_keys (sshd.exempt_groups: "deploy")`, `/home/robot/.ssh/authorized_keys (sshd.exempt_groups: "deploy")`}
+	if !slices.Equal(r.Kept, want) || strings.Count(log.String(), "WARNING: login keys stay") != 2 {
+		t.Errorf("kept %q, said\n%s", r.Kept, log.String())
+	}
+	for name, stays := range map[string]bool{"root": false, "home/packer": true, "home/robot": true, "home/alice": false} {
+		if got := tt.Exists("/" + name + "/.ssh/authorized_keys"); got != stays {
+			t.Errorf("login keys of %s: %v", name, got)
+		}
+	}
+	if users, err := tt.Users(); err != nil || !slices.ContainsFunc(users, func(u target.User) bool { return u.Name == "packer" }) {
+		t.Errorf("users %v, %v", users, err)
+	}
+}
+
 // Without a mark nothing happens, at any boot.
 func TestFinishOnce(t *testing.T) {
 	tt := newImage(t, map[string]string{target.Passwd: passwd, "/etc/ssh/ssh_host_rsa_key": "x", target.MachineID: "0123\n"})
 	for _, boot := range []bool{true, false} {
 		if err := Finish(t.Context(), tt, io.Discard, boot); err != nil || !tt.Exists("/etc/ssh/ssh_host_rsa_key") {
 			t.Errorf("%v", err)
-		}
-	}
-}
-
-func TestWithoutSudoRules(t *testing.T) {
-	for _, test := range []struct {
-		text, want string
-		says       bool
-	}{
-		{"# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n", "", false},
-		{"# Created by cloud-init\n\n# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n", "# Created by cloud-init\n\n", false},
-		{"packer ALL=ALL\nalice ALL=ALL\n", "alice ALL=ALL\n", true},
-		{"packers ALL=ALL\n%packer ALL=ALL\n", "packers ALL=ALL\n%packer ALL=ALL\n", true},
-		{"\tpacker\tALL=ALL", "", false},
-	} {
-		if got, says := withoutSudoRules(test.text, "packer"); got != test.want || says != test.says {
-			t.Errorf("%q: %q, %v", test.text, got, says)
 		}
 	}
 }

@@ -6,7 +6,6 @@ package clean
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -17,12 +16,13 @@ import (
 
 // Kinds of leaks.
 const (
-	Secret    = "totp-secret"    // PAM state files, envelopes, receipts, policy layers of instances
+	Secret    = "totp-secret"    // PAM state files wherever they are, envelopes, receipts, policy layers of instances
 	HostKey   = "host-key"       // of sshd
 	LoginKey  = "authorized-key" // of whoever logged in during the build
 	MachineID = "machine-id"
 	CloudInit = "cloud-init-state"
-	SudoRule  = "sudo-rule" // of the build's account
+	CloudSeed = "cloud-init-seed" // would give every server the same instance-id, and what else it holds
+	SudoRule  = "sudo-rule"       // of the build's account
 	Account   = "build-account"
 	Password  = "build-password"
 )
@@ -34,7 +34,13 @@ type Leak struct {
 	Deferred bool   `json:"deferred"` // goes at the shutdown, or with the first boot
 }
 
-func (l Leak) String() string { return fmt.Sprintf("%s: %s", l.Path, l.Kind) }
+func (l Leak) String() string {
+	s := fmt.Sprintf("%s: %s", l.Path, l.Kind)
+	if l.Kind == CloudSeed { // the only kind that clean does not remove
+		s += ", which would be every server's; remove it in the build, and give each server its own"
+	}
+	return s
+}
 
 // Leaks looks at what is there, whatever was done before, and changes nothing.
 func Leaks(t *target.Target) ([]Leak, error) {
@@ -63,6 +69,12 @@ func Leaks(t *target.Target) ([]Leak, error) {
 		f.exists(CloudInit, path.Join(target.CloudDir, name))
 	}
 	f.entries(CloudInit, target.CloudInstances)
+	f.entries(CloudSeed, target.CloudDir+"/seed")
+	foreign, err := foreignSecrets(t)
+	f.fail(err)
+	for _, name := range foreign {
+		f.exists(Secret, name)
+	}
 	f.account(p.Clean.BuildUser, p)
 	return f.leaks, errors.Join(f.errs...)
 }
@@ -130,9 +142,12 @@ func (f *finder) account(user string, p *policy.Policy) {
 	f.fail(err)
 	byCloud, err := defaultUsers(f.t)
 	f.fail(err)
-	stays := slices.Contains(byCloud, user) || slices.Contains(named(p), user)
-	if slices.ContainsFunc(users, func(u target.User) bool { return u.Name == user }) && !stays {
-		f.add(Account, target.Passwd+": "+user)
+	if i := slices.IndexFunc(users, func(u target.User) bool { return u.Name == user }); i >= 0 {
+		why, err := named(f.t, p, users[i])
+		f.fail(err)
+		if why == "" && !slices.Contains(byCloud, user) {
+			f.add(Account, target.Passwd+": "+user)
+		}
 	}
 	if b, err := f.t.ReadFile("/etc/shadow"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -144,7 +159,7 @@ func (f *finder) account(user string, p *policy.Policy) {
 	} else {
 		f.fail(missingIsFine(err))
 	}
-	files, err := glob(f.t, sudoersDir+"/*")
+	files, err := sudoers(f.t)
 	f.fail(err)
 	for _, name := range files {
 		b, err := f.t.ReadFile(name)
@@ -156,29 +171,4 @@ func (f *finder) account(user string, p *policy.Policy) {
 			f.add(SudoRule, name)
 		}
 	}
-}
-
-// loginKeyFiles are the authorized_keys of all accounts, but for those that the
-// policy names: what the image gives them is meant to be there.
-func loginKeyFiles(t *target.Target, p *policy.Policy) ([]string, error) {
-	users, err := t.Users()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, u := range users {
-		if !path.IsAbs(u.Home) || slices.Contains(named(p), u.Name) && u.Name != "root" {
-			continue
-		}
-		for _, f := range target.AuthorizedKeys {
-			name := path.Join(u.Home, f)
-			if t.Exists(name) && !slices.Contains(files, name) {
-				files = append(files, name)
-			}
-		}
-	}
-	return files, nil
 }

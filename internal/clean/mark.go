@@ -59,8 +59,9 @@ func newMark(t *target.Target, p *policy.Policy, login string) (mark, error) {
 	if err != nil {
 		return mark{}, err
 	}
-	m.Remove = !slices.Contains(named(p), m.User) && !slices.Contains(byCloud, m.User)
-	return m, nil
+	where, err := named(t, p, users[i])
+	m.Remove = where == "" && !slices.Contains(byCloud, m.User)
+	return m, err
 }
 
 // words are what the mark announces.

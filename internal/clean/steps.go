@@ -98,7 +98,18 @@ func (c *cleaner) ownState() error {
 		empty(c.t, target.StateDir, target.Report, markFile),
 		empty(c.t, target.RunDir),
 		c.layers(),
+		c.foreign(),
 	)
+}
+
+// foreign removes the secrets that were there before us.
+func (c *cleaner) foreign() error {
+	files, err := foreignSecrets(c.t)
+	errs := []error{err}
+	for _, f := range files {
+		errs = append(errs, missingIsFine(c.t.Remove(f)))
+	}
+	return errors.Join(errs...)
 }
 
 // layers removes the policy layers of all instances that this disk has been,
@@ -135,7 +146,8 @@ func empty(t *target.Target, dir string, keep ...string) error {
 // runs the hooks in /etc/cloud/clean.d where the version has them. No version
 // is asked to do more than --logs: --machine-id is unknown to that of Debian 11,
 // which then cleans nothing. What the command leaves, or a machine without it
-// has, is removed as it lies there; the seed is the image maker's.
+// has, is removed as it lies there; the seed is the image maker's, and the leak
+// check's.
 func (c *cleaner) cloudInit() error {
 	if c.t.IsRegular(target.CloudInit) {
 		if _, err := c.t.Run(c.ctx, target.CloudInit, "clean", "--logs"); err != nil {

@@ -1,0 +1,147 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package clean
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// loginKeyFiles are the authorized_keys of all accounts, but for those that the
+// policy names: what the image gives them is meant to be there. The build's
+// account counts after it has gone, too.
+func loginKeyFiles(t *target.Target, p *policy.Policy) ([]string, error) {
+	files, _, err := allLoginKeys(t, p)
+	return files, err
+}
+
+// kept are the login keys that stay, and why, in words.
+func (c *cleaner) kept() ([]string, error) {
+	_, stay, err := allLoginKeys(c.t, c.policy)
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(stay)) {
+		words = append(words, name+" ("+stay[name]+")")
+		fmt.Fprintf(c.log, "clean: WARNING: login keys stay in the image: %s (%s)\n", name, stay[name])
+	}
+	return words, err
+}
+
+// allLoginKeys are the files that go, and those that stay: file → where the policy
+// names its account.
+func allLoginKeys(t *target.Target, p *policy.Policy) (files []string, stay map[string]string, err error) {
+	users, err := t.Users()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	patterns, err := keyPatterns(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b := p.Clean.BuildUser; b != "" && !slices.ContainsFunc(users, func(u target.User) bool { return u.Name == b }) {
+		users = append(users, target.User{Name: b, UID: -1, Home: path.Join(target.HomeDir, b)})
+	}
+	stay = map[string]string{} // a file that two share is also a named one's
+	for _, u := range users {
+		why, err := named(t, p, u)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, pattern := range patterns {
+			name := keyFile(pattern, u)
+			switch {
+			case name == "" || !t.IsRegular(name):
+			case why != "":
+				stay[name] = why
+			case !slices.Contains(files, name):
+				files = append(files, name)
+			}
+		}
+	}
+	return slices.DeleteFunc(files, func(name string) bool { return stay[name] != "" }), stay, nil
+}
+
+// keyPatterns are the values of AuthorizedKeysFile in sshd_config(5), in Match
+// blocks too, and the default.
+func keyPatterns(t *target.Target) ([]string, error) {
+	patterns := slices.Clone(target.AuthorizedKeys)
+	files, err := glob(t, target.SSHDDropInDir+"/*.conf")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range append(files, target.SSHDConfig) {
+		b, err := t.ReadFile(name)
+		if err != nil {
+			if missingIsFine(err) != nil {
+				return nil, err
+			}
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n=\"", r) })
+			if len(f) == 0 || !strings.EqualFold(f[0], "AuthorizedKeysFile") {
+				continue
+			}
+			for _, pattern := range f[1:] {
+				if pattern[0] == '#' {
+					break
+				}
+				if pattern != "none" && !slices.Contains(patterns, pattern) {
+					patterns = append(patterns, pattern)
+				}
+			}
+		}
+	}
+	return patterns, nil
+}
+
+// keyFile is the file that a pattern means for a user; empty: none.
+func keyFile(pattern string, u target.User) string {
+	name := strings.NewReplacer("%%", "%", "%h", u.Home, "%u", u.Name, "%U", strconv.Itoa(u.UID)).Replace(pattern)
+	if !path.IsAbs(name) {
+		if !path.IsAbs(u.Home) {
+			return ""
+		}
+		name = path.Join(u.Home, name)
+	}
+	return path.Clean(name)
+}
+
+// foreignSecrets are the state files that the PAM module keeps in home
+// directories, where the manual guides have it so.
+func foreignSecrets(t *target.Target) ([]string, error) {
+	users, err := t.Users()
+	if err != nil {
+		return nil, missingIsFine(err)
+	}
+	var files []string
+	for _, u := range users {
+		if !path.IsAbs(u.Home) {
+			continue
+		}
+		for _, pattern := range []string{".google_authenticator*", ".ssh/.google_authenticator*"} {
+			names, err := glob(t, path.Join(u.Home, pattern))
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range names {
+				if !slices.Contains(files, name) {
+					files = append(files, name)
+				}
+			}
+		}
+	}
+	return files, nil
+}
