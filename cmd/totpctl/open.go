@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -38,7 +37,8 @@ app, the backup codes, and the SSH host keys that the first connection must show
 FILE is an envelope, armored or binary, or a captured console log: the blocks in
 it are found and put together again. Without FILE, or with -, standard input is
 read. Where several envelopes can be opened, all are shown but those that a later
-one replaces; --user and --id choose.
+one of the same user and instance replaces; --user and --id choose. Different cards
+with the same ID are never chosen between: one of them is forged.
 
 IDENTITY is a file that "totpctl keygen" or age-keygen wrote, also one that is
 protected by a passphrase, or an OpenSSH private key. Without -i it is
@@ -164,6 +164,9 @@ func open(o openOptions, name string) error {
 	if len(cards) == 0 {
 		return err
 	}
+	if err := o.tellApart(cards); err != nil {
+		return err
+	}
 	// A card beside one that is refused is shown, and the refusal is the end.
 	if shown := o.write(cards); shown != nil {
 		return shown
@@ -246,13 +249,9 @@ func (o openOptions) choose(opened []card.Card, failed []failure) ([]card.Card, 
 		return nil, noneOpened(failed)
 	}
 	var cards []card.Card
-	replaced := make(map[string]bool)
 	for _, c := range opened {
 		if o.wants(c.ID, c.User) {
 			cards = append(cards, c)
-			if c.Supersedes != "" {
-				replaced[c.Supersedes] = true
-			}
 		}
 	}
 	if len(cards) == 0 {
@@ -263,18 +262,16 @@ func (o openOptions) choose(opened []card.Card, failed []failure) ([]card.Card, 
 		return nil, withHints(fmt.Errorf("no card %s is in the input", o.wanted()), few(hints)...)
 	}
 	if o.id == "" {
-		old := len(cards)
-		cards = slices.DeleteFunc(cards, func(c card.Card) bool { return replaced[c.ID] })
-		if old -= len(cards); old > 0 {
+		var latest []card.Card
+		for _, c := range cards {
+			if !slices.ContainsFunc(cards, func(later card.Card) bool { return replaces(later, c) }) {
+				latest = append(latest, c)
+			}
+		}
+		if old := len(cards) - len(latest); old > 0 {
 			printf("left out %s that a later one replaces", plural(old, "card"))
 		}
-		if len(cards) == 0 {
-			return nil, errors.New("the cards in the input replace each other in a circle: somebody has forged them")
-		}
-	}
-	if len(cards) > 1 && (o.png != "" || o.html != "" || o.knownHosts != "") {
-		return nil, withHints(fmt.Errorf("the input holds %s; choose one by --user or --id", plural(len(cards), "card")),
-			few(listCards(cards))...)
+		cards = latest
 	}
 	if len(failed) > 0 {
 		printf("%s in the input not opened:", plural(len(failed), "envelope"))
@@ -287,6 +284,26 @@ func (o openOptions) choose(opened []card.Card, failed []failure) ([]card.Card, 
 		}
 	}
 	return cards, nil
+}
+
+// tellApart fails where what was asked for can only be made of one card, or of
+// cards that do not contradict each other. Shown to somebody who reads, cards
+// that do get a warning.
+func (o openOptions) tellApart(cards []card.Card) error {
+	forged := contradiction(cards)
+	switch {
+	case forged != nil && (o.json || o.png != "" || o.html != "" || o.knownHosts != ""):
+		return forged
+	case forged != nil:
+		warningf("%v", forged)
+		for _, h := range hintsOf(forged) {
+			hintf("%s", h)
+		}
+	case len(cards) > 1 && (o.png != "" || o.html != "" || o.knownHosts != ""):
+		return withHints(fmt.Errorf("the input holds %s; choose one by --user or --id", plural(len(cards), "card")),
+			few(listCards(cards))...)
+	}
+	return nil
 }
 
 func listCards(cards []card.Card) []string {

@@ -80,7 +80,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 // sealCard makes a card and seals it.
 //
 //	seal-card [-user alice] [-host web-1] [-instance i-1] [-gen 1] [-supersedes ID]
-//	          [-form armor|binary|base64|console|compact] [-a] [-user-data FILE] -r RECIPIENT|FILE... -o FILE
+//	          [-id ID] [-form armor|binary|base64|console|compact] [-a] [-user-data FILE] -r RECIPIENT|FILE... -o FILE
 //
 // -a appends. With -user-data the card knows the token in that document, and its
 // own readers. The card's ID, secret, the secret as it is typed, and the first
@@ -95,6 +95,7 @@ func sealCard(ts *testscript.TestScript, neg bool, args []string) {
 	flags.StringVar(&s.instance, "instance", "i-0a1b2c3d", "")
 	flags.IntVar(&s.generation, "gen", 1, "")
 	flags.StringVar(&s.supersedes, "supersedes", "", "")
+	flags.StringVar(&s.id, "id", "", "")
 	form := flags.String("form", "armor", "")
 	marks := flags.String("marks", "", "")
 	appending := flags.Bool("a", false, "")
@@ -199,6 +200,7 @@ type cardSpec struct {
 	user, host, instance string
 	generation           int
 	supersedes           string
+	id                   string // as who forges a card takes it from another
 }
 
 // newCard makes the same card for the same specification, and another for any
@@ -221,6 +223,9 @@ func newCard(s cardSpec) card.Card {
 		BackupCodes: e.BackupCodes,
 		Recipients:  []string{"sha256:0123456789abcdef"},
 		Agent:       "totp-agent 0.1.0",
+	}
+	if s.id != "" {
+		c.ID = s.id
 	}
 	for _, key := range hostKeys(s.instance) {
 		line, err := card.HostKey(string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))))

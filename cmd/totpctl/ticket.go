@@ -162,9 +162,6 @@ func refusalHint(err error) string {
 	return "do not use it, nor the host keys on it"
 }
 
-// cardKey tells two cards of the same ID apart.
-func cardKey(c card.Card) string { return c.ID + " " + c.Secret }
-
 // countStanzas returns how many recipients an age file is sealed to.
 func countStanzas(sealed []byte) int {
 	file, err := seal.Dearmor(sealed)

@@ -29,8 +29,9 @@ func (f failure) text() string {
 	return fmt.Sprintf("the %s %v", f.name(), f.err)
 }
 
-// openAll opens what can be opened. stanzas has, by [cardKey], how many
-// recipients a card was sealed to.
+// openAll opens what can be opened. Cards of the same ID that differ are all
+// returned: whoever forges one must not hide the other by coming first. stanzas
+// has, by [cardKey], how many recipients a card was sealed to.
 func openAll(found []finding, ids []age.Identity) (opened []card.Card, stanzas map[string]int, failed []failure) {
 	stanzas = make(map[string]int)
 	for _, f := range found {
@@ -42,7 +43,7 @@ func openAll(found []finding, ids []age.Identity) (opened []card.Card, stanzas m
 		switch {
 		case err != nil:
 			failed = append(failed, failure{f, err})
-		case stanzas[cardKey(c)] == 0:
+		case !slices.ContainsFunc(opened, func(o card.Card) bool { return sameCard(o, c) }):
 			// The same card may be in the input twice, sealed twice or in two
 			// forms; once is enough.
 			stanzas[cardKey(c)] = countStanzas(f.sealed)

@@ -239,6 +239,9 @@ func (o verifyOptions) readCard(user string) (card.Card, error) {
 	if err != nil {
 		return card.Card{}, identityByI(fmt.Errorf("--card: %w", err))
 	}
+	if err := contradiction(cards); err != nil {
+		return card.Card{}, fmt.Errorf("--card %q: %w", o.card, err)
+	}
 	if len(cards) > 1 {
 		return card.Card{}, withHints(fmt.Errorf("--card %q: holds %s; choose one by user@HOST", o.card, plural(len(cards), "card")),
 			few(listCards(cards))...)
