@@ -13,7 +13,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -38,7 +37,7 @@ func enrollVerb(*flag.FlagSet) func(env, []string) error {
 			fmt.Fprintf(e.err, "totp-agent: %v\n", err)
 		}
 		o := e.options()
-		if c, err := openConsole(); err == nil {
+		if c, err := openConsole(target.Console, consolePatience); err == nil {
 			defer c.Close()
 			o.Console = c
 		}
@@ -59,12 +58,6 @@ func layerVerb(*flag.FlagSet) func(env, []string) error {
 
 func (e env) options() enroll.Options {
 	return enroll.Options{Agent: version.String(), Log: e.err}
-}
-
-// openConsole opens the system console so that a console which nobody reads
-// never stops the boot.
-func openConsole() (io.WriteCloser, error) {
-	return os.OpenFile(target.Console, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
 }
 
 func statusVerb(fs *flag.FlagSet) func(env, []string) error {
