@@ -101,7 +101,7 @@ func receive(ctx context.Context, o Options, run func(*receiver, context.Context
 	if o.write == nil {
 		o.write = writeAll
 	}
-	if err := prepare(o.Dir); err != nil {
+	if err := prepare(o.Dir, syncDir); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -656,7 +656,7 @@ func TestStaleTemporaries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := prepare(h.Dir); err != nil {
+	if err := prepare(h.Dir, syncDir); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(h.files(), " "); got != ".tmp-new other" {

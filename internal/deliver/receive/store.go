@@ -126,16 +126,27 @@ func writeAll(f *os.File, data []byte) error {
 	return err
 }
 
+// makeDir makes what is missing of a directory. The name of each one made is
+// durable: an envelope is lost with any of them.
+func makeDir(dir string, sync func(dir string) error) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDir(parent, sync); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return sync(parent)
+}
+
 // prepare makes the directory, or checks the one that is there, and removes
 // what a receiver that was killed left in it.
-func prepare(dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-		if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
-			return err
-		}
+func prepare(dir string, sync func(dir string) error) error {
+	if err := makeDir(filepath.Clean(dir), sync); err != nil {
+		return err
 	}
 	fi, err := os.Stat(dir)
 	if err != nil {
