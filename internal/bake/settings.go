@@ -83,7 +83,8 @@ var session = []setting{
 // algorithms are the names wanted, best first, of which each sshd gets those
 // that it knows. They are the lists of ssh-audit's hardening guides: compatible
 // that of Debian 12 with the newer key exchange ahead and the kinds and sizes of
-// user keys that people have, strict that of Debian 13.
+// user keys that people have, strict that of Debian 13. The order counts, and the
+// guides differ in that of the MACs.
 var algorithms = []setting{
 	{keyword: "KexAlgorithms", algorithms: compatible, value: quantumKex + "," +
 		"curve25519-sha256,curve25519-sha256@libssh.org," +
@@ -91,8 +92,9 @@ var algorithms = []setting{
 	{keyword: "KexAlgorithms", algorithms: strict, value: quantumKex},
 	{keyword: "Ciphers", algorithms: ours, value: "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes256-ctr,aes192-ctr," +
 		"aes128-gcm@openssh.com,aes128-ctr"},
-	{keyword: "MACs", algorithms: compatible, value: "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,umac-128-etm@openssh.com"},
-	{keyword: "MACs", algorithms: strict, value: "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com,umac-128-etm@openssh.com"},
+	{keyword: "MACs", algorithms: compatible, until: v(10, 0), value: "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,umac-128-etm@openssh.com"},
+	{keyword: "MACs", algorithms: compatible, since: v(10, 0), value: longMACs},
+	{keyword: "MACs", algorithms: strict, value: longMACs},
 	{keyword: "HostKeyAlgorithms", algorithms: ours, value: "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
 		"rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com," +
 		"sk-ssh-ed25519@openssh.com,ssh-ed25519,rsa-sha2-512,rsa-sha2-256"},
@@ -123,6 +125,8 @@ var (
 )
 
 const (
+	longMACs = "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com,umac-128-etm@openssh.com"
+
 	quantumKex = "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com"
 
 	strictKeys = "sk-ssh-ed25519-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com," +
