@@ -110,6 +110,8 @@ type baker struct {
 	plan    *plan
 
 	effective map[string]map[string]string // user → keyword → value, as sshd says
+	clockKept *ReportTime
+	firewalls []ReportFirewall
 }
 
 func (b *baker) run(ctx context.Context) (*Report, error) {

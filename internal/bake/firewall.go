@@ -76,6 +76,11 @@ func (b *baker) firewall(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", f.name(), err)
 		}
+		report := ReportFirewall{Name: f.name(), Allowed: []string{}, Denied: append([]string{}, denied...)}
+		for _, n := range missing {
+			report.Allowed = append(report.Allowed, n.String())
+		}
+		b.firewalls = append(b.firewalls, report)
 		if len(missing) > 0 {
 			if err := f.allow(ctx, b, missing); err != nil {
 				return "", fmt.Errorf("%s: %w: %w; set firewall to %q to do it yourself", f.name(), ErrFirewall, err, policy.FirewallNone)

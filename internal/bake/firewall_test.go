@@ -98,16 +98,23 @@ func TestUFW(t *testing.T) {
 	const allow22, allow123 = "### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n", "### tuple ### allow udp 123 0.0.0.0/0 any 0.0.0.0/0 out\n"
 	const some = "### tuple ### limit tcp 22 0.0.0.0/0 any 192.0.2.0/24 in\n"
 	const deny = "### tuple ### deny tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n"
-	for _, c := range []struct{ name, before, after, finding string }{
-		{"no rules", "", allow22 + allow123, ""},
-		{"its own rules", allow22 + allow123, allow22 + allow123, ""},
-		{"a rule for some addresses", some, some + allow123, ""},
-		{"a rule against it", deny, deny + allow123, "forbids"},
+	for _, c := range []struct {
+		name, before, after, finding string
+		report                       ReportFirewall
+	}{
+		{"no rules", "", allow22 + allow123, "", ReportFirewall{Allowed: []string{"22/tcp in", "123/udp out"}}},
+		{"its own rules", allow22 + allow123, allow22 + allow123, "", ReportFirewall{}},
+		{"a rule for some addresses", some, some + allow123, "", ReportFirewall{Allowed: []string{"123/udp out"}}},
+		{"a rule against it", deny, deny + allow123, "forbids", ReportFirewall{Allowed: []string{"123/udp out"},
+			Denied: []string{`the rule "deny tcp 22 0.0.0.0/0 any 0.0.0.0/0 in" forbids 22/tcp in`}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
 			fakeUFW(m, c.before)
-			m.bake()
+			r := m.bake()
+			if len(r.Firewall) != 1 || r.Firewall[0].Name != "ufw" || !slices.Equal(r.Firewall[0].Allowed, c.report.Allowed) || !slices.Equal(r.Firewall[0].Denied, c.report.Denied) {
+				t.Errorf("report: %+v, want %+v", r.Firewall, c.report)
+			}
 			if got := m.read(ufwRules); got != c.after {
 				t.Errorf("%q", got)
 			}

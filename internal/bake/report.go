@@ -27,6 +27,13 @@ type Report struct {
 	Files    []ReportFile      `json:"files"`
 	Links    map[string]string `json:"links"` // enabled and masked units: link → destination
 
+	// Time is what keeps the clock right; missing where the policy leaves that alone.
+	Time *ReportTime `json:"time,omitempty"`
+
+	// Firewall are the firewalls that are active; none where the policy leaves them
+	// alone.
+	Firewall []ReportFirewall `json:"firewall,omitempty"`
+
 	// Relabelled are the paths that restorecon was asked to give their SELinux
 	// labels; none where there is no restorecon.
 	Relabelled []string `json:"relabelled,omitempty"`
@@ -80,6 +87,19 @@ type ReportSystem struct {
 	Support   Support `json:"support"`
 }
 
+// A ReportTime is the NTP client of the machine.
+type ReportTime struct {
+	Service string   `json:"service"` // its unit; empty: there is none that starts
+	Links   []string `json:"links"`   // by which a bake has enabled it; none: it was
+}
+
+// A ReportFirewall is a firewall that is active.
+type ReportFirewall struct {
+	Name    string   `json:"name"`    // "ufw"
+	Allowed []string `json:"allowed"` // what a bake had it let through: "22/tcp in"; none: it did
+	Denied  []string `json:"denied"`  // rules of the administrator's own that were left
+}
+
 // A ReportFile is one file that was written or changed.
 type ReportFile struct {
 	Path   string `json:"path"`
@@ -119,6 +139,7 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 
 		Relabelled: b.plan.labelled(b.t),
 	}
+	b.reportChanges(r)
 	if b.Policy != nil {
 		text, err := b.Policy.Marshal()
 		if err != nil {
@@ -153,6 +174,33 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 	}
 	changed, err := b.journal.write(target.Report, text, 0o600)
 	return r, target.Report + said(changed), err
+}
+
+// reportChanges adds what the bake has changed in what is not its own. What an
+// earlier one has changed, this one found done: it is in that one's report.
+func (b *baker) reportChanges(r *Report) {
+	r.Time, r.Firewall = b.clockKept, b.firewalls
+	old, err := ReadReport(b.t)
+	if err != nil {
+		return
+	}
+	if r.Time != nil && old.Time != nil && old.Time.Service == r.Time.Service {
+		for _, l := range old.Time.Links {
+			if _, err := b.t.Readlink(l); err == nil && !slices.Contains(r.Time.Links, l) {
+				r.Time.Links = append(r.Time.Links, l)
+			}
+		}
+	}
+	for i := range r.Firewall {
+		f := &r.Firewall[i]
+		for _, was := range old.Firewall {
+			for _, a := range was.Allowed {
+				if was.Name == f.Name && !slices.Contains(f.Allowed, a) {
+					f.Allowed = append(f.Allowed, a)
+				}
+			}
+		}
+	}
 }
 
 func reportFile(t *target.Target, name string) (ReportFile, error) {

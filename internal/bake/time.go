@@ -91,6 +91,10 @@ func (b *baker) time(context.Context) (string, error) {
 		return "left alone, as the policy says", nil
 	}
 	s := timeSync(b.t)
+	b.clockKept = &ReportTime{Links: []string{}}
+	if s.installed {
+		b.clockKept.Service = s.unit
+	}
 	switch {
 	case s.on:
 		return s.name + " is enabled", nil
@@ -104,8 +108,12 @@ func (b *baker) time(context.Context) (string, error) {
 		return "", err
 	}
 	for _, l := range installLinks(s.unit, s.path, text) {
-		if _, err := b.journal.symlink(l.dest, l.path); err != nil {
+		made, err := b.journal.symlink(l.dest, l.path)
+		if err != nil {
 			return "", fmt.Errorf("%s: %w: %w; remove what is there", s.unit, ErrUnit, err)
+		}
+		if made {
+			b.clockKept.Links = append(b.clockKept.Links, l.path)
 		}
 	}
 	return s.name + " was installed, and is enabled now", nil

@@ -22,12 +22,13 @@ func TestTimeSync(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		prepare func(*machine)
-		on      string // the unit that is enabled afterwards
+		on      string   // the unit that is enabled afterwards
+		made    []string // the links by which the bake does that
 		apt     bool
 		finding string // of a check afterwards
 	}{
 		{name: "enabled", prepare: func(*machine) {}, on: "systemd-timesyncd.service"},
-		{name: "installed", prepare: func(m *machine) { m.must(m.Remove(timesyncdWants)) }, on: "systemd-timesyncd.service"},
+		{name: "installed", prepare: func(m *machine) { m.must(m.Remove(timesyncdWants)) }, on: "systemd-timesyncd.service", made: []string{timesyncdWants, timesyncdAlias}},
 		{name: "masked", prepare: func(m *machine) {
 			m.must(m.Remove(timesyncdWants))
 			m.must(m.Symlink("/dev/null", "/etc/systemd/system/systemd-timesyncd.service"))
@@ -41,7 +42,7 @@ func TestTimeSync(t *testing.T) {
 			m.must(m.Remove(timesyncdWants))
 			m.must(m.Symlink("/dev/null", "/etc/systemd/system/systemd-timesyncd.service"))
 			m.put("/lib/systemd/system/openntpd.service", "[Install]\nWantedBy=multi-user.target\n", 0o644)
-		}, on: "openntpd.service"},
+		}, on: "openntpd.service", made: []string{"/etc/systemd/system/multi-user.target.wants/openntpd.service"}},
 		{name: "none", prepare: func(m *machine) {
 			m.must(m.Remove(timesyncdWants))
 			m.must(m.Remove(timesyncd))
@@ -50,18 +51,22 @@ func TestTimeSync(t *testing.T) {
 					m.put(timesyncd, "[Unit]\nAlias=not this one\n[Install]\nWantedBy=sysinit.target\nAlias=dbus-org.freedesktop.timesync1.service\n", 0o644)
 				}
 			}
-		}, on: "systemd-timesyncd.service", apt: true},
+		}, on: "systemd-timesyncd.service", apt: true, made: []string{timesyncdWants, timesyncdAlias}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
 			c.prepare(m)
-			m.bake()
+			r := m.bake()
 			s := timeSync(m.Target)
 			if s.on != (c.on != "") || s.on && s.unit != c.on {
 				t.Errorf("%+v, want %q enabled", s, c.on)
 			}
 			if apt := strings.Contains(strings.Join(m.Calls(), "\n"), target.AptGet); apt != c.apt {
 				t.Errorf("the package manager was asked: %v", apt)
+			}
+			// The report says what was done, also after a bake that has found it done.
+			if r.Time == nil || r.Time.Service != c.on || !slices.Equal(r.Time.Links, c.made) {
+				t.Errorf("report: %+v, want %q by %q", r.Time, c.on, c.made)
 			}
 			before := snapshot(t, m.Root(), true)
 			m.bake()
@@ -84,6 +89,9 @@ func TestTimeSyncNone(t *testing.T) {
 	o.Policy.TimeSync = policy.TimeSyncNone
 	_, err := Run(t.Context(), m.Target, o)
 	m.must(err)
+	if r, err := ReadReport(m.Target); err != nil || r.Time != nil {
+		t.Errorf("report: %+v, %v", r.Time, err)
+	}
 	if m.Exists(timesyncdWants) || m.Exists(timesyncdAlias) {
 		t.Error("it was enabled")
 	}
