@@ -119,7 +119,7 @@ var (
 	ErrHeader    = errors.New("has no first line that cloud-init knows, and would be ignored")
 	ErrGzip      = errors.New("is a damaged gzip file")
 	ErrSyntax    = errors.New("is not YAML")
-	ErrTab       = errors.New("is indented with a tab")
+	ErrTab       = errors.New("has a tab where cloud-init wants spaces")
 	ErrDocuments = errors.New("holds more than one YAML document")
 	ErrType      = errors.New("has a type that cannot be added to")
 	ErrTwice     = errors.New("key is given twice, and cloud-init would take the last")

@@ -141,15 +141,18 @@ func (m *merger) lookInArchive(doc []byte, level int) Errors {
 	var errs Errors
 	for i, n := range top.Content[0].Content {
 		n = resolve(n)
-		text := n.Value
+		text, typ := n.Value, ""
 		if n.Kind == yaml.MappingNode {
 			for key, value := range pairs(n) {
-				if key.Value == "content" {
+				switch key.Value {
+				case "content":
 					text = resolve(value).Value
+				case "type":
+					typ = resolve(value).Value
 				}
 			}
 		}
-		errs = append(errs, m.lookInside(fmt.Sprintf("archive[%d]", i), []byte(text), level)...)
+		errs = append(errs, m.lookInside(fmt.Sprintf("archive[%d]", i), typ, []byte(text), level)...)
 	}
 	return errs
 }
@@ -200,13 +203,16 @@ func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, 
 	if err != nil {
 		return nil
 	}
-	return m.lookInside(fmt.Sprintf("part %d", *n), text, level)
+	return m.lookInside(fmt.Sprintf("part %d", *n), typ, text, level)
 }
 
-// lookInside looks at a document in a document. Lines and columns count in the
-// inner one, which the path names.
-func (m *merger) lookInside(path string, text []byte, level int) Errors {
+// lookInside looks at a document in a document, of the type that it is said to
+// be of. Lines and columns count in the inner one, which the path names.
+func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
 	k, e := kindOf(text)
+	if e != nil && typ == "text/cloud-config" {
+		k, e = cloudConfig, nil // it needs no first line then
+	}
 	if e != nil {
 		return nil
 	}

