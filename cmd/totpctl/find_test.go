@@ -41,6 +41,29 @@ func inBase64(n int) string {
 	return base64.StdEncoding.EncodeToString(sample(n))
 }
 
+// broken2 breaks lines that are longer than n columns in two.
+func broken2(text string, n int) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if len(line) > n+1 {
+			b.WriteString(line[:n] + "\n")
+			line = line[n:]
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// puttyWindow is a banner as it is copied from a window of PuTTY with so many
+// columns.
+func puttyWindow(banner string, columns int) string {
+	text := "-- Pre-authentication banner message from server: --\n"
+	for line := range strings.Lines(banner) {
+		text += "| " + line
+	}
+	return strings.ReplaceAll(broken2(text+"-- End of banner message from server --\n", columns), "\n", "\r\n")
+}
+
 func TestFindEnvelopes(t *testing.T) {
 	// want is what each finding holds: the sample's number, or a fault.
 	type want struct {
@@ -66,6 +89,10 @@ func TestFindEnvelopes(t *testing.T) {
 		{"armored, CRLF", strings.ReplaceAll(armored(1), "\n", "\r\n"), []want{{"armored", 1, 1, nil}}},
 		{"armored, quoted", "> " + strings.ReplaceAll(armored(1), "\n", "\n> "), []want{{"armored", 1, 1, nil}}},
 		{"armored, logged", "host app: " + strings.ReplaceAll(armored(1), "\n", "\nhost app: "), []want{{"armored", 1, 1, nil}}},
+		{"armored, as PuTTY shows a banner", puttyWindow(armored(1), 80), []want{{"armored", 2, 1, nil}}},
+		{"armored, in a narrow window of PuTTY", puttyWindow(armored(1), 50), []want{{"armored", 3, 1, nil}}},
+		{"armored, in a window of PuTTY, with blanks at the ends", strings.ReplaceAll(puttyWindow(armored(1), 66), "\r\n", "   \r\n"), []want{{"armored", 2, 1, nil}}},
+		{"armored, lines broken by a mail", strings.ReplaceAll(broken2(armored(1), 40), "\n", "\r\n"), []want{{"armored", 1, 1, nil}}},
 		{"two armored", armored(1) + armored(2), []want{{"armored", 1, 1, nil}, {"armored", 13, 2, nil}}},
 		{"the same twice", armored(1) + armored(1), []want{{"armored", 1, 1, nil}}},
 		{"armored, cut off", armored(1)[:200], []want{{"armored", 1, 0, errCutOff}}},
@@ -133,7 +160,7 @@ func FuzzFindEnvelopes(f *testing.F) {
 		"", "text\n", "age1abc", string(sample(1)), armored(1), armored(1)[:200], inBase64(1), inBase64(1)[:50],
 		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900],
 		"> " + armorBegin, armorBegin + "\n" + armorBegin, armorEnd, "\xff\xfe", "\xff\xfea\x00", "\xef\xbb\xbf" + armored(1),
-		strings.ReplaceAll(armored(1), "\n", "\r\n"),
+		strings.ReplaceAll(armored(1), "\n", "\r\n"), puttyWindow(armored(1), 50),
 	} {
 		f.Add([]byte(seed))
 	}
@@ -146,7 +173,7 @@ func FuzzFindEnvelopes(f *testing.F) {
 			if name := fi.name(); strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 				t.Errorf("control characters in %q", name)
 			}
-			openAll([]finding{fi}, nil)
+			openAll([]finding{fi}, nil, nil)
 		}
 		if bytes.HasPrefix(bytes.TrimLeft(input, " \t\r\n"), []byte(binaryIntro)) {
 			return // a binary age file goes on to its end

@@ -54,15 +54,17 @@ func newRootCommand() *cobra.Command {
 		Short: "Open sealed enrollment cards, receive them, and verify servers",
 		Long: `Totpctl opens the enrollment cards that servers seal for their owners: the QR
 code for the authenticator app, the backup codes and the SSH host keys. It makes
-the key that they are sealed to, receives them at the host's end of a virtual
-machine's port or by HTTPS, and tries whether a live server demands a key and a
-code.
+the key that they are sealed to, fetches them from a server's banner, receives
+them at the host's end of a virtual machine's port or by HTTPS, and tries whether a
+live server demands a key and a code.
 
 totpctl COMMAND --help tells more about each.`,
 		Example: `    $ totpctl keygen
     age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
 
     $ totpctl open envelope.age
+
+    $ totpctl fetch 203.0.113.7
 
     $ totpctl receive --unix /run/vm1-enroll.sock --dir envelopes
 
@@ -87,7 +89,7 @@ totpctl COMMAND --help tells more about each.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHints(usageError{err}, cmd.CommandPath()+" --help tells the options")
 	})
-	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newUserDataCommand(), newVerifyCommand(), newModuleCommand(), newPageCommand(), newVersionCommand())
+	root.AddCommand(newOpenCommand(), newKeygenCommand(), newReceiveCommand(), newFetchCommand(), newUserDataCommand(), newVerifyCommand(), newModuleCommand(), newPageCommand(), newVersionCommand())
 	setHelp(root)
 	return root
 }

@@ -24,6 +24,8 @@ type openOptions struct {
 	knownHosts string
 	host       string
 	ticket     string
+
+	vet func(card.Card) error // says why an opened card is not to be shown; nil: nothing
 }
 
 func newOpenCommand() *cobra.Command {
@@ -79,6 +81,12 @@ says what that proves.`,
 			return open(o, name)
 		}),
 	}
+	o.flags(cmd)
+	return cmd
+}
+
+// flags are those of every command that shows cards.
+func (o *openOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringArrayVarP(&o.identities, "identity", "i", nil, "open with the identity in `FILE` (can be repeated)")
@@ -91,7 +99,6 @@ says what that proves.`,
 	f.StringVar(&o.host, "host", "", "with --known-hosts: the server is reached as `ADDR[:PORT]`")
 	f.StringVar(&o.ticket, "ticket", "", "refuse what is not from the instance of the ticket in `FILE`")
 	f.StringVar(&o.color, "color", "auto", "colour the QR code: `WHEN` is auto, always or never")
-	return cmd
 }
 
 // check finds what is wrong with the options, before anything is read.
@@ -160,6 +167,11 @@ func open(o openOptions, name string) error {
 	if len(found) == 0 {
 		return nothingFound(name, input)
 	}
+	return o.openAndShow(found)
+}
+
+// openAndShow opens what was found, and writes the cards where they were asked for.
+func (o openOptions) openAndShow(found []finding) error {
 	cards, err := o.openCards(found, o.identities)
 	if len(cards) == 0 {
 		return err
@@ -184,7 +196,7 @@ func (o openOptions) openCards(found []finding, identities []string) ([]card.Car
 	if err != nil {
 		return nil, err
 	}
-	opened, stanzas, failed := openAll(found, ids)
+	opened, stanzas, failed := openAll(found, ids, o.vet)
 	cards, err := o.choose(opened, failed)
 	if err != nil || o.ticket == "" {
 		return cards, err
@@ -209,7 +221,7 @@ func (o openOptions) worthOpening(found []finding) ([]finding, error) {
 		return nil, withHints(fmt.Errorf("no envelope %s is in the input", o.wanted()), few(listFindings(found))...)
 	}
 	if !whole {
-		_, _, failed := openAll(kept, nil)
+		_, _, failed := openAll(kept, nil, nil)
 		return nil, noneOpened(failed)
 	}
 	return kept, nil

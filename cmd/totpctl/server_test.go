@@ -24,7 +24,7 @@ import (
 // sshServer starts a server for the rest of the script; its host key is the one on
 // the cards of that instance.
 //
-//	ssh-server [-instance i-1] -key FILE.pub [-secret SECRET | -code CODE] [-alone] [-hang FILE]
+//	ssh-server [-instance i-1] [-key FILE.pub] [-secret SECRET | -code CODE] [-alone] [-hang FILE] [-banner FILE]
 //
 // Its address is in $ADDR. A code is good once. With -alone the key suffices; with
 // -hang nothing is ever said, and FILE is made when somebody connects.
@@ -36,6 +36,7 @@ func sshServer(ts *testscript.TestScript, neg bool, args []string) {
 	fixed := flags.String("code", "", "")
 	alone := flags.Bool("alone", false, "")
 	hang := flags.String("hang", "", "")
+	banner := flags.String("banner", "", "")
 	ts.Check(flags.Parse(args))
 
 	refused := errors.New("refused")
@@ -77,6 +78,10 @@ func sshServer(ts *testscript.TestScript, neg bool, args []string) {
 				},
 			}}
 		},
+	}
+	if *banner != "" {
+		text := ts.ReadFile(*banner)
+		cfg.BannerCallback = func(ssh.ConnMetadata) string { return text }
 	}
 	var seed [32]byte
 	copy(seed[:], *instance)

@@ -31,8 +31,9 @@ func (f failure) text() string {
 
 // openAll opens what can be opened. Cards of the same ID that differ are all
 // returned: whoever forges one must not hide the other by coming first. stanzas
-// has, by [cardKey], how many recipients a card was sealed to.
-func openAll(found []finding, ids []age.Identity) (opened []card.Card, stanzas map[string]int, failed []failure) {
+// has, by [cardKey], how many recipients a card was sealed to. A card in which vet
+// finds something is a failure; vet may be nil.
+func openAll(found []finding, ids []age.Identity, vet func(card.Card) error) (opened []card.Card, stanzas map[string]int, failed []failure) {
 	stanzas = make(map[string]int)
 	for _, f := range found {
 		if f.fault != nil {
@@ -40,6 +41,9 @@ func openAll(found []finding, ids []age.Identity) (opened []card.Card, stanzas m
 			continue
 		}
 		c, err := openOne(f, ids)
+		if err == nil && vet != nil {
+			err = vet(c)
+		}
 		switch {
 		case err != nil:
 			failed = append(failed, failure{f, err})

@@ -26,6 +26,8 @@ import (
 // errRows means that a server does something else than it should.
 var errRows = errors.New("not as expected")
 
+const targetHint = "such as 192.0.2.7, alice@server.example:2222 or [2001:db8::7]:2222"
+
 type verifyOptions struct {
 	keys, identities []string
 	card             string
@@ -95,7 +97,7 @@ func (o verifyOptions) check(name string) (verify.Target, error) {
 	t, err := verify.ParseTarget(name)
 	switch {
 	case err != nil:
-		return t, withHints(usageError{err}, "such as 192.0.2.7, alice@server.example:2222 or [2001:db8::7]:2222")
+		return t, withHints(usageError{err}, targetHint)
 	case o.timeout < time.Second || o.timeout > 10*time.Minute:
 		return t, usageErrorf("--timeout %v: must be from 1s to 10m", o.timeout)
 	case o.card == "" && len(o.identities) > 0:

@@ -184,13 +184,14 @@ func (p *probe) conclude(err error, h hello, bad error) error {
 		p.ok(refusals[p.step].row, "out, the server hung up")
 		p.skipRefusals("the server takes no more attempts on a connection")
 	case hungUp(err) && h.version == "":
-		return fmt.Errorf("host %q: %w: the server hung up before it said anything; it does so when it has too many connections or failures from here (MaxStartups, PerSourcePenalties): wait some minutes",
-			p.Target.Addr(), ErrUnreachable)
+		return fmt.Errorf("host %q: %w: %s", p.Target.Addr(), ErrUnreachable, hungUpEarly)
 	default:
 		return p.unreachable(context.Background(), err)
 	}
 	return nil
 }
+
+const hungUpEarly = "the server hung up before it said anything; it does so when it has too many connections or failures from here (MaxStartups, PerSourcePenalties): wait some minutes"
 
 // offered makes the rows about what the server offers.
 func (r *run) offered(h hello, err error) {

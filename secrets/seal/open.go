@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -113,8 +114,9 @@ func Dearmor(envelope []byte) ([]byte, error) {
 	return file, nil
 }
 
-// armored finds the armored file in a text, and takes the blanks off its lines
-// that mail and terminals put there.
+// armored finds the armored file in a text, takes the blanks off its lines that
+// mail and terminals put there, and puts lines that they have broken together
+// again.
 func armored(s string) (string, error) {
 	switch strings.Count(s, armor.Header) {
 	case 0:
@@ -128,16 +130,22 @@ func armored(s string) (string, error) {
 	if !whole {
 		return "", fmt.Errorf("%w: its last line is missing", ErrDamaged)
 	}
+	var text strings.Builder
+	for line := range strings.Lines(body) {
+		text.WriteString(strings.TrimSpace(line))
+	}
 	var b strings.Builder
 	b.WriteString(armor.Header + "\n")
-	for line := range strings.Lines(body) {
-		if line = strings.TrimSpace(line); line != "" {
-			b.WriteString(line + "\n")
-		}
+	for line := range slices.Chunk([]byte(text.String()), armorColumns) {
+		b.Write(line)
+		b.WriteByte('\n')
 	}
 	b.WriteString(armor.Footer + "\n")
 	return b.String(), nil
 }
+
+// armorColumns is the length of an armored line, see https://c2sp.org/age.
+const armorColumns = 64
 
 // stanzaKinds says in words what an envelope's header tells anybody.
 func stanzaKinds(types []string) []string {

@@ -31,9 +31,9 @@ export function dearmor(bytes) {
     .replaceAll("\xc2\xa0", " ") // the no-break space that web pages have
     .split("\n")
     .map((line) => line.replace(/^[ \t\v\f\r]+|[ \t\v\f\r]+$/g, ""))
-    .filter((line) => line !== "");
+    .join(""); // lines that a terminal has broken are whole again
   try {
-    return armor.decode([armorBegin, ...body, armorEnd].join("\n"));
+    return armor.decode([armorBegin, ...(body.match(/[^]{1,64}/g) ?? []), armorEnd].join("\n"));
   } catch {
     return null;
   }

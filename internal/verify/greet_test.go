@@ -1,0 +1,81 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package verify
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// banner serves one that shows a text before a login.
+func banner(text string, change func(*ssh.ServerConfig)) func(*server, net.Conn) {
+	h := &house{change: func(_ *house, cfg *ssh.ServerConfig) {
+		cfg.BannerCallback = func(ssh.ConnMetadata) string { return text }
+		if change != nil {
+			change(cfg)
+		}
+	}}
+	return h.serve
+}
+
+func TestGreet(t *testing.T) {
+	s := listen(t, banner("hello\nthere\n", nil))
+	g, err := Greet(t.Context(), s.target, 5*time.Second)
+	if err != nil || g.Banner != "hello\nthere\n" || g.HostKey() != s.entry {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	if n := s.accepted.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	other := "ssh-ed25519 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	for name, tt := range map[string]struct {
+		card []string
+		want error
+	}{
+		"on the card":              {[]string{other, s.entry + " root@web-1"}, nil},
+		"another":                  {[]string{other}, ErrHostKey},
+		"none":                     {nil, ErrHostKey},
+		"the print of other types": {[]string{strings.Replace(s.entry, "ssh-ed25519", "ssh-rsa", 1)}, ErrHostKey},
+	} {
+		if err := g.Shown(tt.card); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestGreetFaults(t *testing.T) {
+	for name, tt := range map[string]struct {
+		serve  func(*server, net.Conn)
+		banner string
+		want   error
+	}{
+		"no banner":           {banner("", nil), "", nil},
+		"lets in who comes":   {banner("hello", func(c *ssh.ServerConfig) { c.NoClientAuth = true }), "hello", nil},
+		"a long banner":       {banner(strings.Repeat("a", 200<<10), nil), strings.Repeat("a", 200<<10), nil},
+		"weak":                {banner("hello", func(c *ssh.ServerConfig) { c.KeyExchanges = []string{"diffie-hellman-group14-sha1"} }), "", ErrAlgorithms},
+		"hangs":               {hang, "", ErrUnreachable},
+		"another protocol":    {says("SSH-1.5-Old\r\n", drained), "", ErrNotSSH},
+		"hangs up":            {func(*server, net.Conn) {}, "", ErrUnreachable},
+		"hangs up in the end": {says("SSH-2.0-x\r\n", drained), "", ErrUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := listen(t, tt.serve)
+			g, err := Greet(t.Context(), s.target, 2*time.Second)
+			if !errors.Is(err, tt.want) || g.Banner != tt.banner {
+				t.Errorf("%.100q, %v", g.Banner, err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Greet(ctx, listen(t, hang).target, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
