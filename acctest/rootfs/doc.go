@@ -4,9 +4,9 @@
 // Package rootfs is the small half of the lab: a Debian root filesystem in a
 // directory, with its real sshd on a loopback port.
 //
-// It has no kernel of its own, no systemd and no cloud-init, so it says nothing
-// about booting. What it does have is real: the distribution's packages, apt,
-// dpkg, PAM and sshd. A root is there in seconds where a virtual machine takes
+// It has no kernel of its own and no systemd, so it says nothing about booting;
+// cloud-init is there only to be called stage by stage. What it does have is
+// real: the distribution's packages, apt, dpkg, PAM and sshd. A root is there in seconds where a virtual machine takes
 // minutes.
 //
 // # Promises

@@ -27,6 +27,10 @@ type Recipe struct {
 	Suite    string   // Debian release, by its code name
 	Include  []string // packages on top of apt's own
 	Prefetch []string // packages whose files lie in apt's cache, installed or not
+
+	// Place is where the base lies in the cache, for one that others make and use as
+	// well; it has no Prefetch, and its manuals. Empty: under a hash of the recipe.
+	Place string
 }
 
 // Debian11, Debian12 and Debian13 are servers as they are before bake: sshd,
@@ -45,6 +49,19 @@ var Debians = []Recipe{Debian11, Debian12, Debian13}
 // Auditor has ssh-audit in the newest version that a Debian release has: older
 // ones do not know the algorithms of OpenSSH 9.9 and later.
 var Auditor = Recipe{Name: "Debian 13 with ssh-audit", Suite: "trixie", Include: []string{"ssh-audit"}}
+
+// CloudDebians are the releases as their cloud images have them, with cloud-init
+// and the PAM module installed. .ci/run makes them as well, for internal/bake.
+var CloudDebians = []Recipe{cloud("11", "bullseye"), cloud("12", "bookworm"), cloud("13", "trixie")}
+
+func cloud(version, suite string) Recipe {
+	return Recipe{
+		Name:    "Debian " + version + " with cloud-init",
+		Suite:   suite,
+		Include: []string{"systemd-sysv", "openssh-server", "cloud-init", "libpam-google-authenticator", "sudo"},
+		Place:   "bake-root-" + suite,
+	}
+}
 
 func debian(version, suite string) Recipe {
 	return Recipe{
@@ -67,7 +84,13 @@ func CacheDir() (string, error) {
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, ".cache"), nil
+			// It may be a link to the cache of another checkout. A name below
+			// /proc/PID/root, as the lab's are, must have none on its way.
+			cache := filepath.Join(dir, ".cache")
+			if real, err := filepath.EvalSymlinks(cache); err == nil {
+				return real, nil
+			}
+			return cache, nil
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
@@ -81,6 +104,9 @@ func CacheDir() (string, error) {
 // it is not there. Two programs that need the same base make it once.
 func Build(ctx context.Context, r Recipe, cache string, log io.Writer) (string, error) {
 	base := filepath.Join(cache, "rootfs", r.Suite+"-"+r.key())
+	if r.Place != "" {
+		base = filepath.Join(cache, r.Place)
+	}
 	return base, once.Make(base, "the "+r.Name+" root filesystem with mmdebstrap", "about a minute", log, func(part string) error {
 		cmd := exec.CommandContext(ctx, "mmdebstrap", r.args(part)...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it unmounts what it mounted
@@ -102,6 +128,9 @@ func (r Recipe) key() string {
 }
 
 func (r Recipe) args(out string) []string {
+	if r.Place != "" {
+		return []string{"--mode=root", "--variant=apt", "--format=directory", "--include=" + strings.Join(r.Include, ","), r.Suite, out}
+	}
 	args := []string{
 		"--mode=root", "--variant=apt", "--format=directory",
 		"--include=" + strings.Join(r.Include, ","),
