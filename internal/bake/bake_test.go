@@ -250,6 +250,12 @@ func TestRunRefuses(t *testing.T) {
 		{"another way in", func(m *machine) {
 			m.edit(target.PAMService, "@include common-auth", "auth sufficient pam_u2f.so\n@include common-auth")
 		}, ErrPAM, target.PAMService + ":4"},
+		{"faillock", func(m *machine) {
+			m.edit(target.PAMService, "@include common-auth", "auth required pam_faillock.so preauth\n@include common-auth")
+		}, ErrPAM, target.PAMService + ":4"},
+		{"common-auth replaced by hand", func(m *machine) {
+			m.edit(target.PAMService, "@include common-auth", "auth required pam_unix.so")
+		}, ErrPAM, target.PAMService + ":4"},
 		{"no password line", func(m *machine) { m.edit(target.PAMService, "@include common-auth", "") }, ErrPAM, target.PAMService},
 		{"an include that authenticates", func(m *machine) {
 			m.put("/etc/pam.d/common-account", "# local\nauth sufficient pam_permit.so\n", 0o644)
@@ -278,6 +284,33 @@ func TestRunRefuses(t *testing.T) {
 				t.Errorf("not restored:\n%s", strings.Join(d, "\n"))
 			}
 		})
+	}
+}
+
+// A PAM file that somebody has customised in a way that is understood is baked:
+// our line is there once, and check is content.
+func TestRunUnderstandsPAM(t *testing.T) {
+	const common = "@include common-auth"
+	for name, text := range map[string]string{
+		"a guide's":                 "#" + common + "\nauth required pam_google_authenticator.so nullok",
+		"a guide's, with requisite": "auth requisite pam_google_authenticator.so secret=/x/${USER}",
+		"env":                       "auth required pam_env.so\n" + common,
+		"nologin and faildelay":     "auth requisite pam_nologin.so\n" + common + "\nauth required pam_faildelay.so delay=1000000",
+	} {
+		m := newMachine(t)
+		m.edit(target.PAMService, common, text)
+		m.bake()
+		if got := m.read(target.PAMService); strings.Count(got, target.PAMModule) != 1 || !strings.Contains(got, ourLine(t)+"\n") {
+			t.Errorf("%s: %s", name, got)
+		}
+		if findings, err := Check(t.Context(), m.Target); err != nil || len(findings) > 0 {
+			t.Errorf("%s: %q, %v", name, ids(findings), err)
+		}
+		before := snapshot(t, m.Root(), true)
+		m.bake()
+		if d := before.diff(snapshot(t, m.Root(), true)); d != nil {
+			t.Errorf("%s, again:\n%s", name, strings.Join(d, "\n"))
+		}
 	}
 }
 

@@ -221,6 +221,7 @@ func (c *checker) pam() {
 	for _, e := range entries {
 		fields := strings.Fields(e.text)
 		switch {
+		case e.harmless():
 		case e.file == target.PAMService && e.text == ours:
 			if found++; found > 1 {
 				c.add(Critical, "pam-line", e.where(), "the agent's line is there twice, so a code would be asked for twice", "remove one of them")

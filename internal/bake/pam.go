@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -126,40 +127,66 @@ func pamLines(name, text string) []pamEntry {
 	return kept
 }
 
-// rewritePAM puts our line in the place of the one that asks for a password,
-// and leaves every other byte as it is. The text is unchanged where our line
-// is the only one that authenticates already. Anything else is [ErrPAM].
+// harmless are modules that let nobody in and ask for nothing: where they must
+// not fail, they can stand beside our line.
+var harmless = []string{"pam_env.so", "pam_nologin.so", "pam_faildelay.so"}
+
+// harmless tells whether an entry only keeps out, or does no more than prepare.
+func (e pamEntry) harmless() bool {
+	f := strings.Fields(e.text)
+	return len(f) > 2 && strings.EqualFold(f[0], "auth") && mustSucceed(f[1]) && slices.Contains(harmless, f[2]) &&
+		!slices.Contains(f, "successok") // pam_nologin's word for a success of its own
+}
+
+// mustSucceed tells whether a control means that the whole fails with the module.
+func mustSucceed(control string) bool { return control == "required" || control == "requisite" }
+
+// byGuide tells whether an entry is one of the module's, with which a manual guide
+// has the code asked for.
+func (e pamEntry) byGuide() bool {
+	f := strings.Fields(e.text)
+	return len(f) > 2 && strings.EqualFold(f[0], "auth") && mustSucceed(f[1]) && f[2] == target.PAMModule
+}
+
+// rewritePAM puts our line in the place of the one that asks for a password, or
+// of the one by which a manual guide has a code asked for instead, and leaves
+// every other byte as it is. The text is unchanged where our line is the only one
+// that authenticates already. Anything else is [ErrPAM].
 func rewritePAM(text, name, password, ours string, entries []pamEntry) (string, error) {
 	const remedy = "; the agent's line must be the only one, remove this one (and put back %q where there is no other) before the bake"
-	var pass, mine []pamEntry
+	var pass, guides, mine []pamEntry
 	for _, e := range entries {
 		switch {
+		case e.harmless():
 		case e.file == name && e.text == password:
 			pass = append(pass, e)
 		case e.file == name && e.text == ours:
 			mine = append(mine, e)
+		case e.file == name && e.byGuide():
+			guides = append(guides, e)
 		default:
 			return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
 		}
 	}
+	theirs := append(pass, guides...)
 	switch {
-	case len(mine) == 1 && len(pass) == 0:
+	case len(mine) == 1 && len(theirs) == 0:
 		return text, nil
-	case len(mine) == 0 && len(pass) == 1:
-	case len(mine)+len(pass) == 0:
+	case len(mine) == 0 && len(theirs) == 1:
+	case len(mine)+len(theirs) == 0:
 		return "", fmt.Errorf("%s: no line %q: %w; put that line where the password is to be asked for, the bake replaces it", name, password, ErrPAM)
 	default:
-		e := append(mine, pass...)[1]
+		e := append(mine, theirs...)[1]
 		return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
 	}
 	var b strings.Builder
 	n := 0
 	for raw := range strings.Lines(text) {
 		n++
-		if n == pass[0].line {
+		if n == theirs[0].line {
 			b.WriteString(ours + "\n")
 		}
-		if n < pass[0].line || n > pass[0].last {
+		if n < theirs[0].line || n > theirs[0].last {
 			b.WriteString(raw)
 		}
 	}

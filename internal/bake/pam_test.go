@@ -6,6 +6,7 @@ package bake
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,12 +61,27 @@ func TestRewritePAM(t *testing.T) {
 		{name: "other facilities", text: "@include common-auth\nsession required pam_permit.so\n", want: ours + "\nsession required pam_permit.so\n"},
 		{name: "continued", text: "@include \\\n  common-auth\n# c\n", want: ours + "\n# c\n"},
 		{name: "a missing include", text: "@include nothing\n@include common-auth\n", want: "@include nothing\n" + ours + "\n"},
+		{name: "as a guide has it", text: "# c\n#@include common-auth\nauth required pam_google_authenticator.so nullok # code\n", want: "# c\n#@include common-auth\n" + ours + "\n"},
+		{name: "nullok", text: ours + " nullok\n", want: ours + "\n"},
+		{name: "env, nologin and faildelay", text: "auth required pam_env.so envfile=/etc/default/locale\nauth requisite pam_nologin.so\n@include common-auth\nauth required pam_faildelay.so delay=3000000\n",
+			want: "auth required pam_env.so envfile=/etc/default/locale\nauth requisite pam_nologin.so\n" + ours + "\nauth required pam_faildelay.so delay=3000000\n"},
+		{name: "env beside ours", text: "auth required pam_env.so\n" + ours + "\n", want: "auth required pam_env.so\n" + ours + "\n"},
 
 		{name: "empty", text: "", where: target.PAMService},
 		{name: "password twice", text: "@include common-auth\n@include common-auth\n", where: ":2"},
 		{name: "ours twice", text: ours + "\n" + ours + "\n", where: ":2"},
 		{name: "ours and password", text: ours + "\n@include common-auth\n", where: target.PAMService},
-		{name: "nullok", text: ours + " nullok\n", where: ":1"},
+		{name: "nullok, not required", text: strings.Replace(ours, "required", "sufficient", 1) + " nullok\n", where: ":1"},
+		{name: "a guide's line in another file", text: "@include guide\n", where: "/etc/pam.d/guide:1"},
+		{name: "a guide's line and ours", text: ours + "\nauth required pam_google_authenticator.so\n", where: ":2"},
+		{name: "a guide's line twice", text: "auth required pam_google_authenticator.so\nauth required pam_google_authenticator.so\n", where: ":2"},
+		{name: "a guide's line and the password", text: "@include common-auth\nauth required pam_google_authenticator.so\n", where: ":2"},
+		{name: "a guide's line and permit", text: "auth required pam_google_authenticator.so nullok\nauth required pam_permit.so\n", where: ":2"},
+		{name: "env, but optional", text: "auth optional pam_env.so\n@include common-auth\n", where: ":1"},
+		{name: "nologin that says yes", text: "auth required pam_nologin.so successok\n@include common-auth\n", where: ":1"},
+		{name: "faillock", text: "auth required pam_faillock.so preauth\n@include common-auth\n", where: ":1"},
+		{name: "u2f", text: "@include common-auth\nauth required pam_u2f.so\n", where: ":2"},
+		{name: "common-auth replaced by hand", text: "auth [success=1 default=ignore] pam_unix.so\nauth requisite pam_deny.so\n", where: ":1"},
 		{name: "another module", text: "@include common-auth\n\nauth sufficient pam_u2f.so\n", where: ":3"},
 		{name: "a silent module", text: "@include common-auth\n-auth optional pam_x.so\n", where: ":2"},
 		{name: "in capitals", text: "@include common-auth\nAUTH sufficient pam_permit.so\n", where: ":2"},
@@ -78,6 +94,7 @@ func TestRewritePAM(t *testing.T) {
 	} {
 		got, err := rewrite(t, map[string]string{
 			target.PAMService:  test.text,
+			"/etc/pam.d/guide": "auth required pam_google_authenticator.so\n",
 			"/etc/pam.d/extra": "# more\nauth sufficient pam_permit.so\n",
 			"/etc/pam.d/loop":  "@include loop\n",
 			"/srv/pam/sso":     "auth sufficient pam_permit.so\n",
@@ -107,6 +124,7 @@ func FuzzRewritePAM(f *testing.F) {
 			return
 		}
 		entries, err := authEntries(pamReader(map[string]string{target.PAMService: out}), target.PAMService, password)
+		entries = slices.DeleteFunc(entries, pamEntry.harmless)
 		if err != nil || len(entries) != 1 || entries[0].text != ourLine(t) {
 			t.Fatalf("%q became %q: %v, %v", text, out, entries, err)
 		}
