@@ -9,6 +9,7 @@ import (
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 func deliverVerb(fs *flag.FlagSet) func(env, []string) error {
@@ -25,9 +26,17 @@ func deliverVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		sum, err := deliver.Run(e, t, p, deliver.Options{Again: *again, Log: e.err})
+		o := deliver.Options{Again: *again, Log: e.err}
+		if c, err := openConsole(target.Console, consolePatience); err == nil {
+			defer c.Close()
+			o.Console = c
+		}
+		sum, err := deliver.Run(e, t, p, o)
 		if err != nil {
 			return err
+		}
+		if sum.Unconfirmed > 0 {
+			fmt.Fprintf(e.err, "deliver: %d of %d envelopes may have arrived, and no channel can say so; see: totp-agent status\n", sum.Unconfirmed, sum.Envelopes)
 		}
 		if sum.Pending > 0 {
 			// No failure: the timer tries again, for ever. See: totp-agent status.

@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
@@ -60,6 +61,17 @@ func (e env) options() enroll.Options {
 	return enroll.Options{Agent: version.String(), Log: e.err}
 }
 
+// loginsVerb says nothing where there is nothing to do: it runs after each login.
+func loginsVerb(*flag.FlagSet) func(env, []string) error {
+	return func(e env, args []string) error {
+		t, err := e.openNone(args)
+		if err != nil {
+			return err
+		}
+		return enroll.Logins(e, t, e.options())
+	}
+}
+
 func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
 	return func(e env, args []string) error {
@@ -99,9 +111,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "USER\tENROLLED\tLOGGED IN\tENVELOPE\tDELIVERY")
+	fmt.Fprintln(tw, "USER\tENROLLED\tLOGGED IN\tENVELOPE\tCARD")
 	for _, u := range st.Users {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", u.Name, yes(u.Enrolled), yes(u.Used), or(u.ID, "-"), or(delivery(u), "-"))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", u.Name, yes(u.Enrolled), yes(u.Used), or(u.ID, "-"), or(u.Card, "-"))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -111,23 +123,25 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Why)
 		}
 		for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
-			if d := u.Delivery[name]; d.Error != "" {
-				fmt.Fprintf(w, "%s: %s, try %d: %s\n", u.Name, name, d.Tries, d.Error)
-			}
+			fmt.Fprintf(w, "%s: %s: %s\n", u.Name, name, attempt(u.Delivery[name]))
 		}
 	}
 	return nil
 }
 
-func delivery(u enroll.UserStatus) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
-		parts = append(parts, name+" "+u.Delivery[name].State)
+// attempt says what a channel has last done with an envelope.
+func attempt(d enroll.Delivery) string {
+	s := fmt.Sprintf("%s, try %d at %s", d.State, d.Tries, d.Last.UTC().Format(time.RFC3339))
+	if d.State == deliver.Tampered {
+		s = strings.ToUpper(d.State) + strings.TrimPrefix(s, d.State) + ", what is there is not from this machine"
 	}
-	if len(parts) == 0 && u.ID != "" {
-		return "waiting"
+	if d.Error != "" {
+		s += ": " + d.Error
 	}
-	return strings.Join(parts, ", ")
+	if !d.Next.IsZero() {
+		s += "; next try not before " + d.Next.UTC().Format(time.RFC3339)
+	}
+	return s
 }
 
 func yes(b bool) string {
@@ -163,10 +177,15 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 			return err
 		}
 		fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", args[0], res.ID, res.Generation)
-		if t.Live() {
+		for _, name := range res.Spent {
+			fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", args[0], name)
+		}
+		if len(res.Ways) == 0 {
+			fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", args[0])
+		} else if t.Live() {
 			return startDelivery(e, t)
 		}
-		// Nothing delivers on a disk that is mounted elsewhere, so the sealed
+		// Nothing delivers it, on a disk that is mounted elsewhere say, so the sealed
 		// envelope is given to whoever is at work here.
 		armored, err := seal.Armor(res.Sealed)
 		if err != nil {

@@ -50,6 +50,7 @@ var verbs = []verb{
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
 	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, layerVerb},
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
+	{"logins", "", "let go of the envelopes of those who have logged in with a code (after each login)", false, loginsVerb},
 	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, statusVerb},
 	{"reset", "[--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},
 	{"version", "", "print the version", false, versionVerb},

@@ -66,6 +66,7 @@ func TestRun(t *testing.T) {
 	for _, l := range []link{
 		{"/etc/systemd/system/ssh.service.wants/totp-agent.service", "/etc/systemd/system/totp-agent.service"},
 		{"/etc/systemd/system/timers.target.wants/totp-deliver.timer", "/etc/systemd/system/totp-deliver.timer"},
+		{"/etc/systemd/system/multi-user.target.wants/totp-logins.path", "/etc/systemd/system/totp-logins.path"},
 		{"/etc/systemd/system/multi-user.target.wants/ssh.service", "/lib/systemd/system/ssh.service"},
 		{"/etc/systemd/system/ssh.socket", "/dev/null"},
 	} {

@@ -80,6 +80,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 		return nil, err
 	}
 	c.clock()
+	c.channels()
 	c.firewalls(ctx)
 	return c.findings, ctx.Err()
 }
@@ -291,7 +292,7 @@ func (c *checker) plan(p *plan) {
 	}
 	c.sockets()
 	for _, d := range unitDirs[:2] {
-		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer} {
+		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath} {
 			dir := path.Join(d, unit+".d")
 			entries, _ := c.t.ReadDir(dir)
 			for _, e := range entries {

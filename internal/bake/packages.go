@@ -26,8 +26,9 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 		missing = append(missing, b.facts.clientPackage)
 	}
 	present := b.Policy != nil && b.Policy.Packages == policy.PackagesPresent
-	if !present { // a login goes on without it; the time step says what is not there
+	if !present { // a login goes on without it; the time step and check say what is not there
 		missing = append(missing, b.timePackages()...)
+		missing = append(missing, b.caPackages()...)
 	}
 	if len(missing) == 0 {
 		return "all there", nil

@@ -47,6 +47,8 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.AgentService, 0o644},
 	{target.SystemdUnitDir + "/" + target.DeliverService, 0o644},
 	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
+	{target.SystemdUnitDir + "/" + target.LoginsService, 0o644},
+	{target.SystemdUnitDir + "/" + target.LoginsPath, 0o644},
 	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
 	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
 	{sshUnitTemplate, 0o644},
@@ -154,6 +156,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		{etc + f.sshService + ".wants/" + target.HostKeyService, etc + target.HostKeyService},
 		{etc + "sysinit.target.wants/" + target.CleanService, etc + target.CleanService},
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
+		{etc + "multi-user.target.wants/" + target.LoginsPath, etc + target.LoginsPath},
 		{etc + "multi-user.target.wants/" + f.sshService, f.sshUnit},
 		{etc + f.sshSocket, "/dev/null"},
 	}

@@ -190,7 +190,7 @@ func testRootfs(t *testing.T, dir string) {
 		}
 		defer tg.Remove(generated)
 		verify := func() string {
-			out, _ := exec.Command("chroot", tg.Root(), "systemd-analyze", "verify", "--man=no", "default.target", target.AgentService, target.DeliverTimer).CombinedOutput()
+			out, _ := exec.Command("chroot", tg.Root(), "systemd-analyze", "verify", "--man=no", "default.target", target.AgentService, target.DeliverTimer, target.LoginsPath).CombinedOutput()
 			var about []string
 			for line := range strings.Lines(string(out)) {
 				if strings.Contains(line, "totp-") || strings.Contains(line, "ssh") || strings.Contains(line, "cycle") {

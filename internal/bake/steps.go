@@ -95,7 +95,7 @@ func (b *baker) policy(context.Context) (string, error) {
 		return "", err
 	}
 	changed, err := b.journal.write(target.ImagePolicy, text, 0o600)
-	return target.ImagePolicy + said(changed), err
+	return target.ImagePolicy + said(changed) + once(b.Policy), err
 }
 
 func (b *baker) pam(context.Context) (string, error) {

@@ -162,6 +162,21 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
+// Ways returns the names of the channels that a new envelope of a user can leave
+// by, and of those that take one envelope in their life and have had it.
+func (o *Outbox) Ways(e *policy.Effective, user string) (open, spent []string, err error) {
+	rs, _ := routes(e.Channels, o.t)
+	p, err := o.taken(rs)
+	for _, r := range forEnvelope(rs, nil, "", user) {
+		if r.one && p[r.Name()] != "" {
+			spent = append(spent, r.Name())
+		} else {
+			open = append(open, r.Name())
+		}
+	}
+	return open, spent, err
+}
+
 // Retire lets go of a ready envelope that nobody needs any more: what the channels
 // have left of it on the machine goes, then the envelope. The receipt stays. The
 // caller holds the enrollment's lock.

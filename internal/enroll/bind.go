@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
@@ -229,8 +230,8 @@ func (r *run) forget(all bool) error {
 func (r *run) withdraw(which func(deliver.Meta) bool) error {
 	for _, box := range []struct {
 		list   func() ([]deliver.Meta, error)
-		remove func(id string) error
-	}{{r.outbox.Staged, r.outbox.Discard}, {r.outbox.Ready, r.outbox.Withdraw}} {
+		remove func(deliver.Meta) error
+	}{{r.outbox.Staged, func(m deliver.Meta) error { return r.outbox.Discard(m.ID) }}, {r.outbox.Ready, r.retire}} {
 		metas, err := box.list()
 		if err != nil {
 			return err
@@ -239,16 +240,23 @@ func (r *run) withdraw(which func(deliver.Meta) bool) error {
 			if !which(m) {
 				continue
 			}
-			if err := box.remove(m.ID); err != nil {
-				return err
-			}
-			// The file channel's copy is of a dead enrollment as well.
-			if err := remove(r.t, path.Join(target.Envelopes, m.User+"."+m.ID+".age")); err != nil {
+			if err := box.remove(m); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// retire takes an envelope back with what channels have left of it: it is of a
+// dead enrollment. Before the policy is known, those are the channels that an
+// image has by default.
+func (r *run) retire(m deliver.Meta) error {
+	e := r.policy
+	if e == nil {
+		e = &policy.Effective{Policy: *new(policy.Policy).WithDefaults()}
+	}
+	return r.outbox.Retire(e, m)
 }
 
 // hold sets every PAM state file aside.

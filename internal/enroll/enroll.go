@@ -148,7 +148,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	people := r.people(accounts)
 	errs := []error{r.everyone(ctx, people, mayEnroll, st)}
 	if mayEnroll {
-		errs = append(errs, r.leftovers(accounts, people, st))
+		errs = append(errs, r.leftovers(accounts, people, st), r.letGo(ctx))
 	}
 	return st, errors.Join(errs...)
 }

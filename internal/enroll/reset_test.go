@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -259,4 +260,24 @@ func TestResetIsNotInterruptedHalfWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.enrolled("alice")
+}
+
+// What cannot carry a second envelope is said, and what is left.
+func TestResetOfOne(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.ImagePolicy, "version: 1\nissuer: Example Hosting\nchannels: [{type: file}]\n")
+	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n" +
+		"channels:\n  - {type: http, url: \"https://localhost:1/x\", envelopes: one, user: alice}\n  - {type: http, url: \"https://localhost:2/x\", envelopes: one, user: bob}\n")
+	m.mustRun()
+	state, _ := m.enrolled("alice")
+	res, err := m.reset("alice")
+	if err != nil || !slices.Equal(res.Ways, []string{"file", "http:localhost:1 for alice"}) || res.Spent != nil {
+		t.Errorf("before the first try: %+v, %v", res, err)
+	}
+	// The one before has been there.
+	m.put(target.Receipts+"/"+state.Mark.ID+".json", `{"id":"`+state.Mark.ID+`","user":"alice","channels":{"http:localhost:1 for alice":{"state":"delivered","tries":1,"last":"2026-01-02T03:04:05Z"}}}`)
+	res, err = m.reset("alice")
+	if err != nil || !slices.Equal(res.Ways, []string{"file"}) || !slices.Equal(res.Spent, []string{"http:localhost:1 for alice"}) {
+		t.Errorf("after it: %+v, %v", res, err)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
@@ -40,14 +41,24 @@ type UserStatus struct {
 	Used       bool                `json:"used"` // a code has been accepted
 	Why        string              `json:"why,omitempty"`
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
+	Card       string              `json:"card,omitempty"`            // how far its delivery is: one of the words below
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 
 	made *made // in this run
 }
 
+// How far the delivery of a card is.
+const (
+	CardWaiting     = "waiting"              // some channel is still to take it as the policy requires
+	CardDelivered   = "delivered"            // confirmed by the channels, as the policy requires
+	CardOffered     = "offered, unconfirmed" // it lies there, and nobody has logged in with a code yet
+	CardUnconfirmed = "unconfirmed"          // it may have arrived, and no channel is left that could say so
+	CardUsed        = "confirmed by a login" // nobody else has confirmed it
+)
+
 // Delivery is how far one channel is with a user's envelope.
 type Delivery struct {
-	State string    `json:"state"` // delivered, offered, failed, waiting
+	State string    `json:"state"` // delivered, offered, failed, unconfirmed, tampered
 	Tries int       `json:"tries"`
 	Last  time.Time `json:"last,omitzero"`
 	Next  time.Time `json:"next,omitzero"`
@@ -103,9 +114,13 @@ func (st *Status) refresh(t *target.Target) error {
 		}
 	}
 	box := deliver.OpenOutbox(t)
+	p, _, _ := LoadPolicy(t) // what is wrong with it, the last run has said
 	for i := range st.Users {
 		u := &st.Users[i]
 		if err := u.refresh(t, box); err != nil {
+			return err
+		}
+		if err := u.card(box, p); err != nil {
 			return err
 		}
 		if u.Enrolled {
@@ -136,7 +151,7 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 	if err != nil {
 		return err
 	}
-	switch whole := received || t.Exists(target.Ready+"/"+u.ID) || t.Exists(target.Staged+"/"+u.ID); {
+	switch whole := received || u.Used || t.Exists(target.Ready+"/"+u.ID) || t.Exists(target.Staged+"/"+u.ID); {
 	case whole && !u.Enrolled:
 		u.Enrolled, u.Why = true, ""
 	case !whole:
@@ -151,6 +166,37 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 			u.Delivery = map[string]Delivery{}
 		}
 		u.Delivery[name] = Delivery{State: a.State, Tries: a.Tries, Last: a.Last, Next: a.Next, Error: a.Error}
+	}
+	return nil
+}
+
+// card says how far the delivery is, under the policy of now.
+func (u *UserStatus) card(box *deliver.Outbox, p *policy.Effective) error {
+	if u.ID == "" || !u.Enrolled || p == nil {
+		u.Card = ""
+		return nil
+	}
+	receipt, err := box.Receipts(u.ID)
+	if err != nil {
+		return err
+	}
+	receipt.User = u.Name
+	standing, err := box.Standing(p, receipt)
+	if err != nil {
+		return err
+	}
+	switch standing {
+	case deliver.Delivered:
+		u.Card = CardDelivered
+	case deliver.Pending:
+		u.Card = CardWaiting
+	case deliver.Unconfirmed:
+		u.Card = CardUnconfirmed
+	case deliver.Offered:
+		u.Card = CardOffered
+	}
+	if u.Used && (standing == deliver.Offered || standing == deliver.Unconfirmed) {
+		u.Card = CardUsed
 	}
 	return nil
 }

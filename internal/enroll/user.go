@@ -52,8 +52,8 @@ func (r *run) user(p person, u *UserStatus) (*made, error) {
 }
 
 // recover finishes an enrollment that was interrupted after its commit. It
-// reports whether the state file stands for an enrollment whose envelope
-// exists or was received. What was staged and never committed is discarded
+// reports whether the state file stands for an enrollment that is in use, or
+// whose envelope exists or was received. What was staged and never committed is discarded
 // with the other leftovers.
 func (r *run) recover(s otp.State) (live bool, err error) {
 	id := s.Mark.ID
@@ -68,7 +68,8 @@ func (r *run) recover(s otp.State) (live bool, err error) {
 	switch {
 	case r.staged[id]:
 		return true, r.outbox.Promote(id)
-	case r.ready[id]:
+	case r.ready[id], s.Used:
+		// Who has logged in with a code has the card, by whatever way.
 		return true, nil
 	}
 	return r.outbox.HasReceipt(id)

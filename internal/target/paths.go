@@ -54,6 +54,10 @@ const (
 // AuthorizedKeys are sshd's default files, below the home directory.
 var AuthorizedKeys = []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
 
+// CABundles are the certificates that a system trusts, where Go looks for them:
+// Debian's, and Red Hat's.
+var CABundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"}
+
 // PAMModuleDirs are where Linux-PAM looks for its modules, by architecture in
 // Go's words.
 var PAMModuleDirs = map[string][]string{
@@ -74,6 +78,8 @@ const (
 	AgentService   = "totp-agent.service"
 	DeliverService = "totp-deliver.service"
 	DeliverTimer   = "totp-deliver.timer"
+	LoginsService  = "totp-logins.service"
+	LoginsPath     = "totp-logins.path"
 	CleanService   = "totp-clean.service"
 	HostKeyService = "totp-hostkeys.service"
 	ModuleService  = "totp-module.service"
