@@ -109,11 +109,12 @@ func (o *Outbox) Write(m Meta, envelope []byte) error {
 }
 
 // Settle stages the envelopes that were written, and returns when they are
-// durable. After an error none of them is there.
-func (o *Outbox) Settle() error {
+// durable, as is then all on the file systems of the directories given beside.
+// After an error none of the envelopes is there.
+func (o *Outbox) Settle(beside ...string) error {
 	written := o.written
 	o.written = nil
-	err := o.settle(written)
+	err := o.settle(written, beside)
 	if err == nil {
 		return nil
 	}
@@ -124,11 +125,11 @@ func (o *Outbox) Settle() error {
 	return errors.Join(errs...)
 }
 
-func (o *Outbox) settle(written []string) error {
+func (o *Outbox) settle(written, beside []string) error {
 	if len(written) == 0 {
 		return nil
 	}
-	if err := o.t.Sync(target.Staged); err != nil {
+	if err := o.t.Sync(append([]string{target.Staged}, beside...)...); err != nil {
 		return err
 	}
 	for _, id := range written {

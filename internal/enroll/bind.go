@@ -207,6 +207,7 @@ func (r *run) forget(all bool) error {
 			}
 			gone[state.Mark.ID] = true
 		}
+		// Durable before its envelope goes.
 		if err := r.t.RemoveAll(path.Join(target.PAMStateDir, e.Name())); err != nil {
 			return err
 		}
@@ -214,9 +215,6 @@ func (r *run) forget(all bool) error {
 	}
 	if !all && len(gone) == 0 {
 		return nil
-	}
-	if err := r.t.SyncDir(target.PAMStateDir); err != nil {
-		return err
 	}
 	if all {
 		if err := r.t.RemoveAll(target.Envelopes); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -297,6 +297,7 @@ func TestWhoIsEnrolled(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		image, layer string
+		passwd       string            // empty: alice and bob
 		keys         map[string]string // authorized_keys by file
 		want         map[string]error  // by user; nil: enrolled
 	}{
@@ -304,6 +305,17 @@ func TestWhoIsEnrolled(t *testing.T) {
 			image: "version: 1\nissuer: I\nusers: [{name: bob, recipients: [" + testRecipient + "]}]\n",
 			layer: "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n",
 			want:  map[string]error{"alice": nil, "bob": nil},
+		},
+		"auto leaves accounts of the system alone, with a shell or not": {
+			passwd: "root:x:0:0:root:/root:/bin/bash\nbackup:x:105:105::/home/alice:/bin/bash\npostgres:x:999:999::/home/alice:/bin/sh\n" +
+				"alice:x:1000:1000::/home/alice:/bin/bash\nmail:x:1001:1001::/home/bob:/usr/sbin/nologin\nnobody:x:65534:65534::/home/alice:/bin/sh\n",
+			keys: map[string]string{"/home/alice/.ssh/authorized_keys": loginKey + "\n"},
+			want: map[string]error{"alice": nil},
+		},
+		"listed, of the system": {
+			passwd: "backup:x:105:105::/home/backup:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n",
+			layer:  "version: 1\nusers: [{name: backup, recipients: [" + testRecipient + "]}]\n",
+			want:   map[string]error{"backup": nil, "alice": ErrNoRecipient},
 		},
 		"listed": {
 			image: "version: 1\nissuer: I\nenroll: listed\n",
@@ -395,6 +407,9 @@ func TestWhoIsEnrolled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			m.put(target.Group, "alice:x:1000:\nbob:x:1001:\ndeploy:x:2000:bob\n")
+			if tt.passwd != "" {
+				m.put(target.Passwd, tt.passwd)
+			}
 			if tt.image != "" {
 				m.put(target.ImagePolicy, tt.image)
 			}

@@ -100,23 +100,38 @@ func ids(metas []deliver.Meta) map[string]bool {
 	return set
 }
 
-// finish commits what was made. All envelopes are durable before the first
-// state file takes its name, and all state files are before the first envelope
-// is ready: the order of one enrollment, with one sync for each step of all.
+// finish commits what was made. All envelopes, and all that will be in state
+// files, are durable before the first state file takes its name, and all their
+// names are before the first envelope is ready: the order of one enrollment, with
+// one sync for each step of all.
 // The errors of single users are in failed; err is that of all.
 func (r *run) finish(ms []*made) (failed map[string]error, err error) {
 	if len(ms) == 0 {
 		return nil, nil
 	}
-	if err := r.outbox.Settle(); err != nil {
+	failed = map[string]error{}
+	files := make([]*target.Prepared, len(ms))
+	for i, m := range ms {
+		// An envelope without its state file goes with the leftovers.
+		if files[i], err = r.t.Prepare(stateFile(m.User), m.state, 0o400); err != nil {
+			failed[m.User] = err
+		}
+	}
+	if err := r.outbox.Settle(target.PAMStateDir); err != nil {
+		for _, f := range files {
+			if f != nil {
+				err = errors.Join(err, f.Discard())
+			}
+		}
 		return nil, err
 	}
 	atStep("staged")
-	failed = map[string]error{}
 	var committed []string
-	for _, m := range ms {
-		// An envelope without its state file goes with the leftovers.
-		if err := r.t.WriteEntry(stateFile(m.User), m.state, 0o400); err != nil {
+	for i, m := range ms {
+		if files[i] == nil {
+			continue
+		}
+		if err := files[i].Commit(); err != nil {
 			failed[m.User] = err
 			continue
 		}

@@ -22,7 +22,7 @@ type held struct {
 // View is the same system for one pass over it, which may hold directories without
 // anybody else's seeing that. [Target.Release] ends it; Close would close both.
 func (t *Target) View() *Target {
-	return &Target{dir: t.dir, root: t.root, runner: t.runner}
+	return &Target{dir: t.dir, root: t.root, runner: t.runner, trace: t.trace}
 }
 
 // Hold keeps directories open, for as long as nobody moves or removes them, and

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 )
@@ -28,7 +29,7 @@ func TestHold(t *testing.T) {
 		}
 		err := errors.Join(
 			tt.WriteFile("/var/lib/x/a", []byte("1"), 0o600),
-			tt.WriteEntry("/abs/x/b", []byte("2"), 0o400),
+			writeLater(tt, "/abs/x/b", "2", 0o400),
 			tt.Create("/var/lib/x/deep/c", map[string][]byte{"f": []byte("3")}),
 			tt.Mkdir("/var/lib/x/d", 0o750),
 			tt.Symlink("a", "/var/lib/x/l"),
@@ -92,5 +93,41 @@ func TestHoldStaysInside(t *testing.T) {
 	}
 	if b, err := tt.ReadFile("/var/lib/out/passwd"); err == nil {
 		t.Errorf("read %d bytes of the host's passwd", len(b))
+	}
+}
+
+// writeLater is WriteFile in its parts.
+func writeLater(t *Target, name, content string, mode fs.FileMode) error {
+	p, err := t.Prepare(name, []byte(content), mode)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.Sync(path.Dir(name)), p.Commit(), t.SyncDir(path.Dir(name)))
+}
+
+func TestDiscard(t *testing.T) {
+	tt := open(t)
+	if err := tt.Mkdir("/var/x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p, err := tt.Prepare("/var/x/a", []byte("1"), 0o400)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Discard(); err != nil {
+		t.Error(err)
+	}
+	// What has taken the name in between keeps it.
+	if p, err = tt.Prepare("/var/x/b", []byte("1"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := tt.Mkdir("/var/x/b", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Commit(); err == nil {
+		t.Error("a file takes the name of a directory")
+	}
+	if es, err := tt.ReadDir("/var/x"); err != nil || len(es) != 1 || !es[0].IsDir() {
+		t.Errorf("left %v, %v; want the directory", es, err)
 	}
 }

@@ -45,6 +45,7 @@ type Target struct {
 	root   *os.Root
 	runner Runner
 	held   []held // the deepest first
+	trace  func(step, name string)
 }
 
 // Open opens the machine whose root directory is dir, a path of this host.

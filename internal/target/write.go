@@ -9,8 +9,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,53 +31,74 @@ func (t *Target) WriteFile(name string, data []byte, mode fs.FileMode) error {
 
 // WriteFrom is WriteFile for content that is too large to be held in memory.
 func (t *Target) WriteFrom(name string, r io.Reader, mode fs.FileMode) error {
-	dir, err := t.write(name, r, mode)
+	p, err := t.prepare(name, r, mode, true)
 	if err != nil {
 		return err
 	}
-	return t.syncDir(dir)
+	if err := p.Commit(); err != nil {
+		return err
+	}
+	return t.syncDir(path.Dir(p.rel))
 }
 
-// WriteEntry is WriteFile but for the last step: after a crash the old file may
-// be back until [Target.SyncDir] of the directory. Several files of one
-// directory are written so, with one sync at their end.
-func (t *Target) WriteEntry(name string, data []byte, mode fs.FileMode) error {
-	_, err := t.write(name, bytes.NewReader(data), mode)
-	return err
+// A Prepared file is written and waits for its name.
+type Prepared struct {
+	t         *Target
+	temp, rel string
 }
 
-func (t *Target) write(name string, r io.Reader, mode fs.FileMode) (dir string, err error) {
+// Prepare is the first part of WriteFile. Several files of one directory are
+// prepared, made durable by one [Target.Sync] of its file system, committed, and
+// have their names made durable by one [Target.SyncDir].
+func (t *Target) Prepare(name string, data []byte, mode fs.FileMode) (*Prepared, error) {
+	return t.prepare(name, bytes.NewReader(data), mode, false)
+}
+
+// Commit gives the file its name. A file that cannot have it is removed.
+func (p *Prepared) Commit() error {
+	err := guest("/"+p.rel, p.t.rename(p.temp, p.rel))
+	if err != nil {
+		return errors.Join(err, p.Discard())
+	}
+	p.t.note("rename", p.rel)
+	return nil
+}
+
+// Discard removes the file instead.
+func (p *Prepared) Discard() error {
+	root, temp := p.t.at(p.temp)
+	return guest("/"+p.temp, root.Remove(temp))
+}
+
+func (t *Target) prepare(name string, r io.Reader, mode fs.FileMode, sync bool) (*Prepared, error) {
 	rel, err := t.resolve(name, false)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	switch fi, err := t.lstat(rel); {
 	case err == nil && !fi.Mode().IsRegular():
-		return "", &fs.PathError{Op: "write", Path: name, Err: ErrNotRegular}
+		return nil, &fs.PathError{Op: "write", Path: name, Err: ErrNotRegular}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", guest(name, err)
+		return nil, guest(name, err)
 	}
-	temp := path.Join(path.Dir(rel), tempPrefix+rand.Text())
+	p := &Prepared{t, path.Join(path.Dir(rel), tempPrefix+rand.Text()), rel}
 	// 0600 until the mode is set below: the umask cannot widen it, and nobody
 	// else may read a byte of what could be a secret.
-	f, err := t.create(temp, mode&0o600)
+	f, err := t.create(p.temp, mode&0o600)
 	if err != nil {
-		return "", guest(name, err)
+		return nil, guest(name, err)
 	}
-	defer func() {
-		if err != nil {
-			root, temp := t.at(temp)
-			root.Remove(temp)
-		}
-	}()
 	err = fill(f, r, mode)
-	if err == nil {
+	t.note("write", rel)
+	if err == nil && sync {
 		err = f.Sync()
+		t.note("sync", rel)
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return "", guest(name, err)
+		_ = p.Discard()
+		return nil, guest(name, err)
 	}
-	return path.Dir(rel), guest(name, t.rename(temp, rel))
+	return p, nil
 }
 
 func fill(f *os.File, r io.Reader, mode fs.FileMode) error {
@@ -97,12 +120,14 @@ func (t *Target) Create(dir string, files map[string][]byte) error {
 	if err := root.Mkdir(below, 0o700); err != nil {
 		return guest(dir, err)
 	}
-	for name, data := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data := files[name]
 		f, err := t.create(path.Join(rel, name), 0o600)
 		if err != nil {
 			return guest(path.Join(dir, name), err)
 		}
 		err = errors.Join(fill(f, bytes.NewReader(data), 0o600), f.Close())
+		t.note("write", path.Join(rel, name))
 		if err != nil {
 			return guest(path.Join(dir, name), err)
 		}
@@ -227,7 +252,11 @@ func (t *Target) Move(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return guest(to, t.rename(relFrom, relTo))
+	err = guest(to, t.rename(relFrom, relTo))
+	if err == nil {
+		t.note("rename", relTo)
+	}
+	return err
 }
 
 // Remove removes a file, link or empty directory, durably.
@@ -322,6 +351,7 @@ func (t *Target) Sync(dirs ...string) error {
 		dev, err := device(d)
 		if err == nil && !done[dev] {
 			err = syncfs(d)
+			t.note("syncfs", rel)
 			done[dev] = true
 		}
 		if err := errors.Join(err, d.Close()); err != nil {
@@ -347,6 +377,7 @@ func (t *Target) syncDir(rel string) error {
 	}
 	defer d.Close()
 	err = d.Sync()
+	t.note("syncdir", rel)
 	if errors.Is(err, syscall.EINVAL) {
 		return nil // a file system without directory sync, such as some FUSE ones
 	}
