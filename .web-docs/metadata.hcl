@@ -9,4 +9,9 @@ integration {
     name = "TOTP"
     slug = "totp"
   }
+  component {
+    type = "data-source"
+    name = "TOTP user-data"
+    slug = "userdata"
+  }
 }

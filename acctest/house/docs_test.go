@@ -19,7 +19,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/datasource/userdata"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/agentbin"
 	"github.com/packer-plugin-totp/packer-plugin-totp/provisioner/totp"
 )
@@ -160,25 +162,101 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// TestReferenceNamesEveryKey: the reference page has each key that a block may
-// contain, and the page for Packer's site is made from it.
+// TestReferenceNamesEveryKey: the reference pages have each key that a block may
+// contain, and the pages for Packer's site are made from them.
 func TestReferenceNamesEveryKey(t *testing.T) {
-	page := string(read(t, ".web-docs/components/provisioner/totp/README.md"))
-	for key, spec := range new(totp.Provisioner).ConfigSpec() {
-		if strings.HasPrefix(key, "packer_") {
-			continue // Packer's own
-		}
-		keys := []string{key}
-		if blocks, ok := spec.(*hcldec.BlockListSpec); ok {
-			for inner := range blocks.Nested.(hcldec.ObjectSpec) {
-				keys = append(keys, inner)
+	for component, spec := range map[string]hcldec.ObjectSpec{
+		"provisioner/totp":     new(totp.Provisioner).ConfigSpec(),
+		"data-source/userdata": new(userdata.Datasource).ConfigSpec(),
+	} {
+		page := string(read(t, ".web-docs/components/"+component+"/README.md"))
+		for key, spec := range spec {
+			if strings.HasPrefix(key, "packer_") {
+				continue // Packer's own
+			}
+			keys := []string{key}
+			if blocks, ok := spec.(*hcldec.BlockListSpec); ok {
+				for inner := range blocks.Nested.(hcldec.ObjectSpec) {
+					keys = append(keys, inner)
+				}
+			}
+			for _, key := range keys {
+				if !strings.Contains(page, "\n- `"+key+"` (") {
+					t.Errorf("the reference of %s does not explain %s", component, key)
+				}
 			}
 		}
-		for _, key := range keys {
-			if !strings.Contains(page, "\n- `"+key+"` (") {
-				t.Errorf("the reference does not explain %s", key)
+	}
+}
+
+// dataBlocks returns the totp-userdata data sources of a template.
+func dataBlocks(t *testing.T, name, text string) []*hcl.Block {
+	t.Helper()
+	f, diags := hclparse.NewParser().ParseHCL([]byte(text), name)
+	if diags.HasErrors() {
+		t.Error(diags)
+		return nil
+	}
+	top, _, _ := f.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "data", LabelNames: []string{"type", "name"}}}})
+	var found []*hcl.Block
+	for _, b := range top.Blocks {
+		if b.Labels[0] == "totp-userdata" {
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+// TestDataSources: what the pages and the examples show of our data source gives
+// a document.
+func TestDataSources(t *testing.T) {
+	n := 0
+	try := func(name, text, dir string) {
+		_, vars := provisionerBlocks(t, name, text)
+		readFile := function.New(&function.Spec{
+			Params: []function.Parameter{{Name: "path", Type: cty.String}},
+			Type:   function.StaticReturnType(cty.String),
+			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+				data, err := os.ReadFile(args[0].AsString())
+				return cty.StringVal(string(data)), err
+			},
+		})
+		for _, b := range dataBlocks(t, name, text) {
+			n++
+			ctx := &hcl.EvalContext{
+				Variables: map[string]cty.Value{"path": cty.ObjectVal(map[string]cty.Value{"root": cty.StringVal(filepath.ToSlash(dir))}), "var": cty.ObjectVal(vars)},
+				Functions: map[string]function.Function{"file": readFile},
+			}
+			d := new(userdata.Datasource)
+			value, diags := hcldec.Decode(b.Body, d.ConfigSpec(), ctx)
+			if diags.HasErrors() {
+				t.Error(diags)
+				continue
+			}
+			if err := d.Configure(value); err != nil {
+				t.Errorf("%s: %v", b.DefRange, err)
+			} else if _, err := d.Execute(); err != nil {
+				t.Errorf("%s: %v", b.DefRange, err)
 			}
 		}
+	}
+	for _, name := range files(t) {
+		dir := filepath.Join(root(), filepath.FromSlash(path.Dir(name)))
+		switch path.Ext(name) {
+		case ".hcl":
+			if strings.HasSuffix(name, ".pkr.hcl") {
+				try(name, string(read(t, name)), dir)
+			}
+		case ".md", ".mdx":
+			for _, f := range fences(read(t, name)) {
+				if f.lang == "hcl" {
+					try(name, strings.Repeat("\n", f.line)+f.text, dir)
+				}
+			}
+		}
+	}
+	if n < 3 {
+		t.Errorf("found %d data sources, want at least those of the reference and the example", n)
 	}
 }
 
