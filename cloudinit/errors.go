@@ -81,13 +81,6 @@ func (es Errors) Unwrap() []error {
 	return errs
 }
 
-func (es Errors) orNil() error {
-	if len(es) == 0 {
-		return nil
-	}
-	return es
-}
-
 // named returns the problems as those of a file.
 func (es Errors) named(file string) Errors {
 	for _, e := range es {

@@ -218,7 +218,7 @@ func sshKey(line string) (ssh.PublicKey, *Error) {
 	if err != nil || len(rest) > 0 || strings.TrimSpace(line) != line {
 		return nil, &Error{Value: abbreviate(line), Rule: ErrNotSSHKey, Fix: fix}
 	}
-	if key.Type() == ssh.InsecureKeyAlgoDSA { //nolint:staticcheck // to refuse it
+	if key.Type() == "ssh-dss" {
 		return nil, &Error{Value: key.Type(), Rule: ErrNotSSHKey, Fix: "sshd takes no DSA keys any more; use an ed25519 key"}
 	}
 	return key, nil

@@ -23,7 +23,6 @@ type specFlags struct {
 	keyFiles    [][]string // of each user: files, or keys
 	rFiles      [][]string // of each user
 	escrow      []string
-	escrowFiles []string
 	channels    []string
 	issuer      string
 	backupCodes int
