@@ -117,6 +117,7 @@ func FuzzRewritePAM(f *testing.F) {
 	f.Add("@include common-auth\n")
 	f.Add("auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj\nsession x")
 	f.Add("a\\\n@include common-auth #\\\n\r")
+	f.Add("auth substack password-auth\nauth include postlogin\nauth include sshd\n")
 	f.Add("@include sshd\n@include \\\ncommon-auth")
 	f.Fuzz(func(t *testing.T, text string) {
 		out, err := rewrite(t, map[string]string{target.PAMService: text})

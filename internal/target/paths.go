@@ -83,8 +83,6 @@ const (
 	CleanService   = "totp-clean.service"
 	HostKeyService = "totp-hostkeys.service"
 	ModuleService  = "totp-module.service"
-	SSHService     = "ssh.service"
-	SSHSocket      = "ssh.socket"
 )
 
 // What the machine says about itself.
