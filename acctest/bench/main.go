@@ -3,11 +3,12 @@
 
 //go:build linux
 
-// Bench prints what the agent costs on this machine: the CPU time, memory and
-// delay of an enrollment as a whole process, the time of a build over SSH beside
-// one that does the manual guide's steps by a shell provisioner, and the size of the
-// binary for each architecture. The size is also a gate, see package release. It
-// prints as well how many envelopes a second the provider's end takes.
+// Bench prints what agent and totpctl cost on this machine: the CPU time, memory
+// and delay of an enrollment as a whole process, the time of a build over SSH
+// beside one that does the manual guide's steps by a shell provisioner, and the
+// size of the binary for each architecture. The size is also a gate, see package
+// release. It prints as well how long the making of user-data takes, and how many
+// envelopes a second the provider's end takes.
 //
 // It runs the agent in roots of its own and so needs root, and what package
 // rootfs needs.
@@ -65,6 +66,9 @@ func run() error {
 		}
 	}
 	printSizes(sizes)
+	if err := printUserData(dir); err != nil {
+		return err
+	}
 	if err := printReceived(dir); err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ type Channel struct {
 
 // DatasourceOutput is what the data source gives to a template.
 type DatasourceOutput struct {
-	// The document.
+	// The document. It is sensitive where it has a token.
 	UserData string `mapstructure:"user_data"`
 
 	// The ticket, to be kept in a file; empty without `ticket = true`. It is sensitive:

@@ -39,15 +39,26 @@ data "totp-userdata" "instance" {
   ticket = true
 }
 
+# Packer shows neither of the two.
+local "user_data" {
+  expression = data.totp-userdata.instance.user_data
+  sensitive  = true
+}
+
+local "ticket" {
+  expression = data.totp-userdata.instance.ticket
+  sensitive  = true
+}
+
 # With a builder of a cloud, the document is that builder's user_data; with
 # QEMU, it is cd_content["user-data"] of a CD labelled cidata.
 source "file" "user-data" {
-  content = data.totp-userdata.instance.user_data
+  content = local.user_data
   target  = "out/user-data"
 }
 
 source "file" "ticket" {
-  content = sensitive(data.totp-userdata.instance.ticket)
+  content = local.ticket
   target  = "out/ticket.json"
 }
 
