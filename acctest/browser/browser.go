@@ -35,6 +35,8 @@ const patience = 2 * time.Minute
 
 // A Browser is a running Chromium.
 type Browser struct {
+	t       *testing.T
+	board   *Page // the tab from which texts get onto the clipboard
 	send    io.WriteCloser
 	sending sync.Mutex
 
@@ -89,7 +91,7 @@ func Start(t *testing.T) *Browser {
 	}
 	toBrowser.Close()
 	fromBrowser.Close()
-	b := &Browser{send: send, waiting: make(map[int]chan message), pages: make(map[string]*Page)}
+	b := &Browser{t: t, send: send, waiting: make(map[int]chan message), pages: make(map[string]*Page)}
 	b.all = &Page{b: b, arrived: make(chan struct{}, 1)}
 	go b.receive(receive)
 	t.Cleanup(func() {

@@ -24,7 +24,6 @@ type Page struct {
 	session string
 	context string
 	saved   string // where downloads go
-	board   *Page  // the tab from which texts get onto the clipboard
 
 	events  []message // guarded by b.mu
 	arrived chan struct{}
@@ -210,16 +209,16 @@ const ctrl = 2
 // Copy puts a text on the clipboard, in another tab.
 func (p *Page) Copy(text string) {
 	p.t.Helper()
-	if p.board == nil {
-		p.board = p.b.blank(p.t, p.context)
-		p.board.Eval(`document.body.append(document.createElement("textarea"))`, nil)
+	if p.b.board == nil {
+		p.b.board = p.b.blank(p.b.t, "")
+		p.b.board.Eval(`document.body.append(document.createElement("textarea"))`, nil)
 	}
 	quoted, err := json.Marshal(text)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.board.Eval(fmt.Sprintf(`{ const t = document.querySelector("textarea"); t.value = %s; t.focus(); t.select(); }`, quoted), nil)
-	p.board.press("c", ctrl, "copy")
+	p.b.board.Eval(fmt.Sprintf(`{ const t = document.querySelector("textarea"); t.value = %s; t.focus(); t.select(); }`, quoted), nil)
+	p.b.board.press("c", ctrl, "copy")
 	p.Do("Page.bringToFront", nil, nil)
 }
 

@@ -293,6 +293,10 @@ func several(t *testing.T, p *browser.Page, k key) {
 	if got := scan(t, p.Picture("#card svg", 0)); got != bob.OTPAuth {
 		t.Errorf("the QR code says %q, want %q", got, bob.OTPAuth)
 	}
+	forged := newCard("Example Hosting")
+	forged.HostKeys = nil
+	p.Put("envelope", armored(t, seal1(t, forged, k))+armored(t, seal1(t, newCard("Example Hosting"), k)))
+	p.Until(problem + `.includes("one of them is forged") && document.querySelectorAll("#others button").length === 2`)
 }
 
 // focused is the element that has the focus, by its id.

@@ -7,10 +7,12 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/cmd/totpctl/page/pagetest"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
@@ -81,5 +83,87 @@ func TestPageFindsTheSame(t *testing.T) {
 		if faults[fault] == 0 {
 			t.Errorf("none of the inputs has the fault %q", fault)
 		}
+	}
+}
+
+// TestPageBelievesTheSame: of cards that contradict or replace each other, the
+// page shows those that totpctl shows.
+func TestPageBelievesTheSame(t *testing.T) {
+	node := pagetest.Start(t)
+	identity, recipient, err := seal.GenerateX25519()
+	must(err)
+	to, err := seal.ParseRecipient(recipient)
+	must(err)
+	ids, err := seal.ParseIdentities([]byte(identity), nil)
+	must(err)
+
+	first := newCard(cardSpec{user: "alice", host: "web-1", instance: "i-1", generation: 1})
+	with := func(edit func(*card.Card)) card.Card {
+		c := first
+		c.HostKeys, c.BackupCodes = slices.Clone(first.HostKeys), slices.Clone(first.BackupCodes)
+		edit(&c)
+		return c
+	}
+	second := with(func(c *card.Card) { c.ID, c.Supersedes, c.Generation = sampleID, first.ID, 2 })
+	cards := map[string]card.Card{
+		"first":             first,
+		"second":            second,
+		"of the same ID":    with(func(c *card.Card) { c.HostKeys = nil }),
+		"other codes":       with(func(c *card.Card) { c.BackupCodes = c.BackupCodes[1:] }),
+		"same generation":   with(func(c *card.Card) { c.ID, c.Supersedes = sampleID2, first.ID }),
+		"of other instance": with(func(c *card.Card) { c.ID, c.Supersedes, c.Generation, c.InstanceID = sampleID2, first.ID, 3, "i-2" }),
+		"of other token": with(func(c *card.Card) {
+			c.ID, c.Supersedes, c.Generation, c.Token = sampleID2, first.ID, 3, card.TokenMAC([]byte("x"), "alice")
+		}),
+		"of other user": with(func(c *card.Card) {
+			c.ID, c.Supersedes, c.Generation, c.User = sampleID2, first.ID, 3, "mallory"
+			c.OTPAuth = strings.Replace(c.OTPAuth, "alice", "mallory", 1)
+		}),
+	}
+	sealedTo := func(text []byte, err error) string {
+		must(err)
+		file, err := seal.Seal(text, []seal.Recipient{to})
+		must(err)
+		text, err = seal.Armor(file)
+		must(err)
+		return string(text)
+	}
+	forms := make(map[string]string)
+	for name, c := range cards {
+		forms[name] = sealedTo(c.Text())
+		forms[name+", compact"] = sealedTo(c.Compact())
+	}
+	forged, pairs := 0, 0
+	for a, x := range forms {
+		for b, y := range forms {
+			if strings.HasSuffix(b, ", compact") {
+				continue // what is first may be, which is enough
+			}
+			pairs++
+			opened, _, failed := openAll(findEnvelopes([]byte(x+y)), ids, nil)
+			kept, err := openOptions{}.choose(opened, failed)
+			must(err)
+			r := node.Open(t, []byte(x+y), identity)
+			var want, got []string
+			for _, c := range kept {
+				want = append(want, c.ID+c.User+c.InstanceID+strings.Join(c.BackupCodes, ""))
+			}
+			for _, o := range r.Opened {
+				codes := ""
+				for _, code := range o.Card["backup_codes"].([]any) {
+					codes += code.(string)
+				}
+				got = append(got, o.Card["id"].(string)+o.Card["user"].(string)+o.Card["instance_id"].(string)+codes)
+			}
+			if !slices.Equal(got, want) || r.Forged != (contradiction(kept) != nil) {
+				t.Errorf("%s and %s: the page shows %q, forged %v, and totpctl %q, %v", a, b, got, r.Forged, want, contradiction(kept))
+			}
+			if r.Forged {
+				forged++
+			}
+		}
+	}
+	if forged == 0 || forged == pairs {
+		t.Errorf("%d of %d pairs are forged", forged, pairs)
 	}
 }

@@ -101,6 +101,7 @@ type Opened struct {
 type Result struct {
 	Opened  []Opened
 	Failed  []string
+	Forged  bool // two of the cards contradict each other
 	Problem string
 	Said    string // the problem in words
 }

@@ -34,7 +34,7 @@ const answers = {
   async open({ input, keys }) {
     try {
       const read = keys ? await totp.readKeys(bytes(keys)) : [];
-      const { opened, failed } = await totp.open(bytes(input), read);
+      const { opened, failed, forged } = await totp.open(bytes(input), read);
       return {
         opened: opened.map(({ card, stanzas }) => ({
           card,
@@ -44,6 +44,7 @@ const answers = {
           qr: totp.modules(card.otpauth),
         })),
         failed: failed.map((p) => p.code),
+        forged,
       };
     } catch (err) {
       if (!(err instanceof totp.Problem)) throw err;

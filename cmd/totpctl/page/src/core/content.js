@@ -138,6 +138,7 @@ function plural(n) {
   return n === 1 ? "one key" : `${n} keys`;
 }
 
-function dateTime(created) {
+/** A time as cards have it, in UTC. */
+export function dateTime(created) {
   return new Date(created).toISOString().slice(0, 19).replace("T", " ");
 }

@@ -5,7 +5,7 @@
 
 export { utf8 } from "./bytes.js";
 export { account, parseCard } from "./card.js";
-export { content, origin } from "./content.js";
+export { content, dateTime, origin } from "./content.js";
 export { find } from "./find.js";
 export { looksLikeKey, makeKey, readKeys } from "./keys.js";
 export { open } from "./open.js";

@@ -8,14 +8,16 @@ import { armorBegin, maxSize, stanzaTypes } from "./agefile.js";
 import { binary } from "./bytes.js";
 import { parseCard } from "./card.js";
 import { find } from "./find.js";
+import { contradict, replaces, same } from "./forged.js";
 import { looksLikeKey } from "./keys.js";
 import { Problem } from "./problem.js";
 
 /**
  * Opens the envelopes in an input with the identities of readKeys. Returns the
- * cards, those left out that a later one replaces, as [{card, stanzas}], and the
- * problems of the envelopes that were not opened. Throws a Problem where there
- * is no card to show.
+ * cards, those left out that a later one replaces, as opened: [{card, stanzas}],
+ * the problems of the envelopes that were not opened as failed, and whether two
+ * of the cards contradict each other as forged. Throws a Problem where there is
+ * no card to show.
  */
 export async function open(input, keys) {
   const found = find(input);
@@ -29,19 +31,16 @@ export async function open(input, keys) {
     try {
       const o = await openOne(f, keys);
       // The same card may be there twice, sealed twice or in two forms.
-      if (!opened.some((p) => p.card.id === o.card.id)) opened.push(o);
+      if (!opened.some((p) => same(p.card, o.card))) opened.push(o);
     } catch (err) {
       if (!(err instanceof Problem)) throw err;
       failed.push(named(f, err));
     }
   }
   if (opened.length === 0) throw noneOpened(failed);
-  const replaced = new Set(opened.map((o) => o.card.supersedes));
-  opened = opened.filter((o) => !replaced.has(o.card.id));
-  if (opened.length === 0) {
-    throw new Problem("circle", "The cards in this text replace each other in a circle: somebody has forged them.", "Do not use them, and ask your provider.");
-  }
-  return { opened, failed };
+  const cards = opened.map((o) => o.card);
+  opened = opened.filter((o) => !cards.some((later) => replaces(later, o.card)));
+  return { opened, failed, forged: contradict(opened.map((o) => o.card)) };
 }
 
 async function openOne(f, keys) {

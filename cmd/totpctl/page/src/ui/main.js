@@ -3,7 +3,7 @@
 
 // What the person in front of the page does, and what the page then does.
 
-import { account, find, looksLikeKey, makeKey, open, Problem, readKeys, utf8 } from "../core/index.js";
+import { account, dateTime, find, looksLikeKey, makeKey, open, Problem, readKeys, utf8 } from "../core/index.js";
 import { element, showCard } from "./show.js";
 
 const $ = (id) => document.getElementById(id);
@@ -131,18 +131,20 @@ async function tryOpen({ quiet = false }) {
   if (result.failed.length > 0) {
     say($("problem"), `${result.failed.length === 1 ? "One envelope" : `${result.failed.length} envelopes`} in this text could not be opened with your key.`);
   }
-  choose();
+  choose(result.forged);
 }
 
 /** Shows the only card, or asks which. Two QR codes at once would be scanned wrongly. */
-function choose() {
+function choose(forged) {
   $("others").replaceChildren();
   if (opened.length > 1) {
-    $("others").append(
-      element("p", `There are ${opened.length} cards in this text. Whose do you want to see?`),
-      element("div", ...opened.map(choice)),
-    );
-    $("others").lastChild.className = "row";
+    const buttons = element("div", ...opened.map(choice));
+    buttons.className = "row";
+    $("others").append(element("p", `There are ${opened.length} cards in this text. Which do you want to see?`), buttons);
+    if (forged) {
+      tell($("problem"), new Problem("forged", "Two cards in this text have the same number and are not the same: one of them is forged.",
+        "Use neither, nor the host keys on them, before you know which one your server has made. Ask your provider, or for a new card."));
+    }
     $("card").replaceChildren();
     show(null);
     $("result-title").focus();
@@ -152,7 +154,7 @@ function choose() {
 }
 
 function choice(o) {
-  const b = element("button", account(o.card));
+  const b = element("button", [account(o.card), o.card.created && `made ${dateTime(o.card.created)} UTC`, `card ${o.card.id.slice(0, 8)}`].filter((s) => s).join(", "));
   b.type = "button";
   b.addEventListener("click", () => show(o));
   return b;
