@@ -36,7 +36,7 @@ rm -rf /var/lib/cloud/seed
 printf '# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n' >/etc/sudoers.d/90-cloud-init-users
 printf 'packer ALL=(ALL) \\\n  NOPASSWD:ALL\npacker,alice ALL=(ALL) ALL\n' >/etc/sudoers.d/50-mixed
 chmod 0440 /etc/sudoers.d/*
-printf 'packer ALL=(ALL) NOPASSWD: ALL\nUser_Alias BUILD = packer\nBUILD ALL=ALL\nDefaults:packer !lecture\n' >>/etc/sudoers
+printf 'packer ALL=(ALL) NOPASSWD: ALL\nUser_Alias BUILD = packer\nBUILD ALL=(ALL) NOPASSWD: ALL\nDefaults:packer !lecture\n' >>/etc/sudoers
 visudo -c
 printf 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%%u\n' >/etc/ssh/sshd_config.d/60-keys.conf
 mkdir -p /var/lib/dhcp /var/log/journal/x /etc/ssh/keys
@@ -73,7 +73,7 @@ func (m *machine) exist(names ...string) (there []string) {
 var (
 	gone = []string{pamStates + "/alice", "/var/lib/totp-agent/outbox/ready", envelopes, "/var/lib/cloud/instance", "/root/.bash_history", "/var/lib/dhcp/dhclient.leases", "/var/log/auth.log.1", "/var/log/cloud-init.log",
 		"/root/.google_authenticator", "/var/lib/apt/lists/x_Packages", "/var/cache/apt/pkgcache.bin", "/var/cache/apt/archives/x.deb"}
-	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/keys/packer", "/var/tmp/x", "/root/.ssh/authorized_keys", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users", "/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
+	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/root/.ssh/authorized_keys", "/etc/ssh/keys/packer", "/var/tmp/x", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users", "/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
 	stays = []string{"/etc/ssh/keys/alice", "/home/alice/.ssh/authorized_keys", "/home/bob/.ssh/authorized_keys", "/etc/sudoers.d/50-mixed", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"}
 )
 
