@@ -178,6 +178,10 @@ func TestBootOfRootAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			i.ok("check")
+			verdict, _ := i.Command(t.Context(), "systemd-analyze", "verify", "--man=no", "totp-module.service").CombinedOutput()
+			if strings.Contains(string(verdict), "totp-") {
+				t.Errorf("systemd-analyze verify: %s", verdict)
+			}
 			// cloud-init alone is to call the module.
 			i.must("rm", "/etc/systemd/system/totp-module.service")
 			i.must("touch", "/etc/systemd/system/totp-module.service")

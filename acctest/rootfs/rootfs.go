@@ -76,6 +76,11 @@ func New(ctx context.Context, o Options) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The cache may be a link to that of another checkout. A name below
+	// /proc/PID/root, as the root's are, must have no absolute link on its way.
+	if base, err = filepath.EvalSymlinks(base); err != nil {
+		return nil, err
+	}
 	r, err := open(base, "")
 	if err != nil {
 		return nil, err

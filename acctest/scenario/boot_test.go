@@ -111,7 +111,30 @@ func (b *boots) begin(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.clock(t)
+	b.cloud(t)
 	b.spoil(t, 0)
+}
+
+// cloud asks cloud-init how its boot has ended: nothing that user-data of ours say
+// is an error to it, or makes the boot degraded.
+func (b *boots) cloud(t *testing.T) {
+	t.Helper()
+	out, err := b.res.Instance.Sudo(t.Context(), b.card(), `timeout 240 cloud-init status --wait >/dev/null || true
+code=0
+cloud-init status --long || code=$?
+echo "exit status $code"
+systemctl show --property=Result totp-module.service`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("cloud-init: %q", out)
+	if !strings.HasPrefix(out, "status: done\n") || !strings.Contains(out, "\nexit status 0\n") || strings.Contains(out, "degraded") {
+		t.Errorf("cloud-init status: %q", out)
+	}
+	// The unit of cloud-init's module has had its turn, and found nothing to do.
+	if !strings.HasSuffix(out, "\nResult=exec-condition\n") {
+		t.Errorf("totp-module.service: %q", out)
+	}
 }
 
 // clock compares what the agent says of the clock with what systemd says: on an

@@ -167,6 +167,9 @@ build {
     issuer = var.issuer
     report = var.report
 
+    # User-data may say the policy under a key "totp" as well.
+    cloud_init_module = true
+
     clean {
       build_user = "packer"
     }
