@@ -72,6 +72,7 @@ func recipe(s System, proxies map[string]string) imageRecipe {
 			"linux-image-cloud-amd64", "initramfs-tools", "zstd", "kmod", "udev",
 			"systemd-sysv", "dbus", // logind wants dbus, and it is who hears the power button
 			"iproute2", "netbase", "ca-certificates", "python3-minimal",
+			"e2fsprogs", // cloud-init wants resize2fs, and calls a boot without it failed
 			"cloud-init", "openssh-server", "sudo",
 		},
 		Size:    "2G",
