@@ -118,6 +118,26 @@ func TestAgentImports(t *testing.T) {
 	}
 }
 
+// TestAgentStart: the agent, which runs at every boot for a few milliseconds, does
+// not compile regular expressions before it knows whether it needs them.
+func TestAgentStart(t *testing.T) {
+	atStart := regexp.MustCompile(`(?m)^(?:var|\t)\s*\w+ += regexp\.MustCompile`)
+	for _, p := range list(t, "-deps", "./cmd/totp-agent") {
+		if !strings.HasPrefix(p.ImportPath, module+"/") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if atStart.Match(text) {
+				t.Errorf("%s/%s compiles a regular expression at the start of every program; use sync.OnceValue, or none", p.Short(), name)
+			}
+		}
+	}
+}
+
 // TestPure: public packages touch no file, process or network, and get clock and
 // randomness from their caller.
 func TestPure(t *testing.T) {

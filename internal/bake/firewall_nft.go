@@ -9,16 +9,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // nftablesUnit loads /etc/nftables.conf.
 const nftablesUnit = "nftables.service"
 
 // nftHook finds the hook and the policy of a base chain, nft(8).
-var nftHook = regexp.MustCompile(`hook\s+(input|output)\b[^;{}]*;(?:\s*policy\s+(\w+)\s*;)?`)
+var nftHook = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`hook\s+(input|output)\b[^;{}]*;(?:\s*policy\s+(\w+)\s*;)?`)
+})
 
 // nftDport finds what the ports of a rule are: one, a name, or a set of them.
-var nftDport = regexp.MustCompile(`\b(tcp|udp|th)\s+dport\s+(\{[^}]*\}|\S+)[^\n;]*`)
+var nftDport = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b(tcp|udp|th)\s+dport\s+(\{[^}]*\}|\S+)[^\n;]*`)
+})
 
 // nftNames are the names of /etc/services that people write.
 var nftNames = map[int]string{22: "ssh", 123: "ntp"}
@@ -39,13 +44,13 @@ func nftBlocks(text string, n need) string {
 		direction = "output"
 	}
 	drops := false
-	for _, m := range nftHook.FindAllStringSubmatch(text, -1) {
+	for _, m := range nftHook().FindAllStringSubmatch(text, -1) {
 		drops = drops || m[1] == direction && m[2] == "drop"
 	}
 	if !drops {
 		return ""
 	}
-	for _, m := range nftDport.FindAllStringSubmatch(text, -1) {
+	for _, m := range nftDport().FindAllStringSubmatch(text, -1) {
 		if m[1] != n.proto && m[1] != "th" || !strings.Contains(m[0], "accept") && !strings.Contains(m[0], "jump") && !strings.Contains(m[0], "goto") {
 			continue
 		}

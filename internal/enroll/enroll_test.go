@@ -846,3 +846,27 @@ func FuzzWrittenFile(f *testing.F) {
 		}
 	})
 }
+
+// What a boot need not read it does not: not the login keys of accounts that
+// nobody logs in to, nor the groups where the policy exempts none. What cannot be
+// read is said, so these would be.
+func TestReadsWhatItNeeds(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.Passwd, "daemon:x:1:1::"+target.HostnameFile+":/usr/sbin/nologin\nops:x:1002:1002::"+target.HostnameFile+":/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
+	if err := m.t.Mkdir(target.Group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.mustRun()
+	log := m.log.String()
+	if strings.Contains(log, "daemon") || strings.Contains(log, target.Group) {
+		t.Errorf("reads what nobody needs:\n%s", log)
+	}
+	if !strings.Contains(log, "ops: ") {
+		t.Errorf("says nothing of login keys that cannot be read:\n%s", log)
+	}
+	m.put(target.ImagePolicy, "version: 1\nissuer: I\nsshd: {exempt_groups: [deploy]}\n")
+	m.mustRun()
+	if n := strings.Count(m.log.String(), target.Group); n != 1 {
+		t.Errorf("says %d times that groups cannot be read, want once:\n%s", n, m.log.String())
+	}
+}

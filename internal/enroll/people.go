@@ -32,16 +32,23 @@ var errRecipients = errors.New("recipients")
 func (r *run) people(accounts []target.User) []person {
 	var people []person
 	named := map[string]bool{}
+	var groups target.Groups
+	if len(r.policy.SSHD.ExemptGroups) > 0 {
+		var err error
+		if groups, err = r.t.Groups(); err != nil {
+			fmt.Fprintf(r.Log, "enroll: %v\n", err)
+		}
+	}
 	for _, a := range accounts {
+		// Most accounts are the system's: nobody looks for their keys.
+		if !a.CanLogin() && !r.policy.Listed(a.Name) {
+			continue
+		}
 		keys, err := r.t.LoginKeys(a)
 		if err != nil {
 			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
 		}
-		groups, err := r.t.GroupsOf(a)
-		if err != nil {
-			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
-		}
-		exempt := r.policy.SSHD.Exempts(a.Name, groups, netip.Addr{})
+		exempt := r.policy.SSHD.Exempts(a.Name, groups.Of(a), netip.Addr{})
 		r.exempt = r.exempt || exempt && a.CanLogin() && len(keys) > 0
 		if !eligible(r.policy, a, keys, exempt) {
 			continue

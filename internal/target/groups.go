@@ -15,15 +15,27 @@ import (
 // /etc/group that name it, group(5). Groups of directory services are not local
 // and not listed.
 func (t *Target) GroupsOf(u User) ([]string, error) {
+	g, err := t.Groups()
+	return g.Of(u), err
+}
+
+// Groups is /etc/group as it was read, for a caller that asks for the groups of
+// many accounts.
+type Groups struct{ text string }
+
+// Groups reads /etc/group. Where there is none, nobody is in a group.
+func (t *Target) Groups() (Groups, error) {
 	b, err := t.ReadFile(Group)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		err = nil
 	}
-	if err != nil {
-		return nil, err
-	}
+	return Groups{string(b)}, err
+}
+
+// Of lists the groups of an account, as GroupsOf does.
+func (g Groups) Of(u User) []string {
 	var groups []string
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(g.text) {
 		f := strings.Split(strings.TrimRight(line, "\r\n"), ":")
 		if len(f) != 4 || f[0] == "" {
 			continue
@@ -33,5 +45,5 @@ func (t *Target) GroupsOf(u User) ([]string, error) {
 			groups = append(groups, f[0])
 		}
 	}
-	return groups, nil
+	return groups
 }

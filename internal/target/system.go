@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // OS is what /etc/os-release says, os-release(5).
@@ -142,7 +143,9 @@ func (v OpenSSH) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
-var openSSHVersion = regexp.MustCompile(`OpenSSH_(\d{1,3})\.(\d{1,3})`)
+var openSSHVersion = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`OpenSSH_(\d{1,3})\.(\d{1,3})`)
+})
 
 // ErrNoOpenSSH says that the guest has no sshd, or not OpenSSH's.
 var ErrNoOpenSSH = errors.New("no OpenSSH server found")
@@ -151,7 +154,7 @@ var ErrNoOpenSSH = errors.New("no OpenSSH server found")
 // but named its version in the usage that it printed instead.
 func (t *Target) OpenSSH(ctx context.Context) (OpenSSH, error) {
 	stdout, stderr, err := t.Output(ctx, SSHD, "-V")
-	m := openSSHVersion.FindStringSubmatch(string(stdout) + "\n" + string(stderr))
+	m := openSSHVersion().FindStringSubmatch(string(stdout) + "\n" + string(stderr))
 	if m == nil {
 		return OpenSSH{}, errors.Join(ErrNoOpenSSH, err)
 	}

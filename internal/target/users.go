@@ -6,7 +6,6 @@ package target
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -18,15 +17,14 @@ type User struct {
 	Home, Shell string
 }
 
-var userName = regexp.MustCompile(`^[a-z_][a-z0-9_.-]{0,31}$`)
-
 // ValidUserName accepts the names that adduser of Debian makes by default and
 // those of cloud images: lower case letters, digits, "_", "." and "-", a letter
 // or "_" first, 32 at most. Such a name is safe as a file name of its own,
 // which the PAM module makes of it without looking. The error is
 // [ErrUserName].
 func ValidUserName(name string) error {
-	if !userName.MatchString(name) {
+	const letters, others = "abcdefghijklmnopqrstuvwxyz_", "0123456789.-"
+	if name == "" || len(name) > 32 || !strings.Contains(letters, name[:1]) || strings.Trim(name, letters+others) != "" {
 		return fmt.Errorf("%q: %w; use a-z, 0-9, _, . and -, begin with a letter or _, and take 32 at most", name, ErrUserName)
 	}
 	return nil

@@ -6,7 +6,6 @@ package otp
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,14 +139,13 @@ func moduleBackupCodes(rest string) []string {
 	}
 }
 
-var rateLimit = regexp.MustCompile(`^[0-9]+[ \t]+[0-9]+([ \t]+[0-9]+)*$`)
-
+// parseRateLimit reads two numbers and more, blanks between them alone.
 func parseRateLimit(value string) (RateLimit, []int64, bool) {
-	if !rateLimit.MatchString(value) {
+	if strings.Trim(value, " \t") != value || strings.Trim(value, "0123456789 \t") != "" {
 		return RateLimit{}, nil, false
 	}
 	n, ok := parseDecimals(value)
-	if !ok || n[0] < 1 || n[0] > maxAttempts || n[1] < 1 || n[1] > maxSeconds {
+	if !ok || len(n) < 2 || n[0] < 1 || n[0] > maxAttempts || n[1] < 1 || n[1] > maxSeconds {
 		return RateLimit{}, nil, false
 	}
 	limit, tries := RateLimit{Attempts: int(n[0]), Seconds: int(n[1])}, n[2:]
