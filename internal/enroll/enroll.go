@@ -223,6 +223,14 @@ func lock(t *target.Target) (func(), error) {
 // real ones, root's own, closed to everybody else.
 func (r *run) directories(ctx context.Context) error {
 	made := false
+	for _, d := range []string{target.Etc, target.VarLib} {
+		if !r.t.IsDir(d) {
+			continue
+		}
+		if err := r.t.Hold(d); err != nil {
+			return err
+		}
+	}
 	for _, d := range []string{target.StateDir, target.Outbox, target.Staged, target.Ready, target.Receipts, target.PAMStateDir} {
 		is, err := r.t.MkdirEntry(d, 0o700)
 		if err != nil {

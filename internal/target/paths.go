@@ -13,6 +13,7 @@ const (
 	VendorModule   = CloudInstance + "/totp-vendor-module.yaml"   // what cloud-init's module has handed over
 	InstanceModule = CloudInstance + "/totp-instance-module.yaml" // likewise
 
+	Etc       = "/etc"
 	HomeDir   = "/home"
 	VarLib    = "/var/lib"
 	StateDir  = VarLib + "/totp-agent"
