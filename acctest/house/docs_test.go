@@ -117,6 +117,25 @@ func prepare(t *testing.T, b *hcl.Block, vars map[string]cty.Value, dir string) 
 	}
 }
 
+// TestReadmeOrder: whoever reads the README from its top learns first what this is,
+// then how an image is made, what an owner sees, how to see it work, on which
+// systems, and how to get back in; all else comes after.
+func TestReadmeOrder(t *testing.T) {
+	page := string(read(t, "README.md"))
+	want := []string{"In a template", "What the owner of the server sees", "See it work", "Systems", "How to get back in"}
+	var got []string
+	for _, m := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(page, len(want)) {
+		got = append(got, m[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("README.md begins with the sections %q, want %q", got, want)
+	}
+	top, _, _ := strings.Cut(page, "\n## ")
+	if strings.Contains(top, "```") || len(strings.Split(strings.TrimSpace(top), "\n\n")) < 2 {
+		t.Errorf("README.md does not say what this is before its first section")
+	}
+}
+
 // TestTemplates: what the pages and the examples show of our provisioner is
 // accepted by it. A page's block of YAML that begins with a comment of a file's
 // name is that file, beside the page's templates.
