@@ -1,0 +1,70 @@
+// Copyright the packer-plugin-totp authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+)
+
+// TestPrintStatus: one line says how far each user is, and below the table stands
+// why, and what each channel did last and does next.
+func TestPrintStatus(t *testing.T) {
+	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	st := &enroll.Status{
+		Identity: "instance-id i-1 of cloud-init", Time: noon,
+		RefusedLayers: []enroll.RefusedLayer{{Layer: "instance", Error: "users[0]: no"}},
+		Remarks:       []enroll.RefusedLayer{{Layer: "vendor", Error: "later: unknown"}},
+		Clock:         &target.Clock{State: target.ClockSynchronised},
+		Users: []enroll.UserStatus{
+			{Name: "alice", Enrolled: true, Used: true, ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Card: enroll.CardDelivered, Delivery: map[string]enroll.Delivery{
+				"virtio":  {State: deliver.Delivered, Tries: 2, Last: noon},
+				"console": {State: deliver.Offered, Tries: 1, Last: noon},
+			}},
+			{Name: "bob", Enrolled: true, ID: "bbbbbbbbbbbbbbbbbbbbbbbbbb", Card: enroll.CardWaiting, Delivery: map[string]enroll.Delivery{
+				"http": {State: deliver.Failed, Tries: 3, Last: noon, Next: noon.Add(time.Minute), Error: "no answer"},
+			}},
+			{Name: "carol", Enrolled: true, ID: "cccccccccccccccccccccccccc", Card: enroll.CardOffered, Delivery: map[string]enroll.Delivery{
+				"file": {State: deliver.Offered, Tries: 1, Last: noon},
+			}},
+			{Name: "dave", Enrolled: true, ID: "dddddddddddddddddddddddddd", Card: enroll.CardWaiting, Delivery: map[string]enroll.Delivery{
+				"http": {State: deliver.Tampered, Tries: 1, Last: noon},
+			}},
+			{Name: "erin", Why: enroll.ErrNoRecipient.Error()},
+		},
+	}
+	want := `identity: instance-id i-1 of cloud-init
+last run: 2026-07-01T12:00:00Z
+refused: instance layer: users[0]: no
+passed over: vendor layer: later: unknown
+
+USER   ENROLLED  LOGGED IN  ENVELOPE                    CARD
+alice  yes       yes        aaaaaaaaaaaaaaaaaaaaaaaaaa  delivered
+bob    yes       no         bbbbbbbbbbbbbbbbbbbbbbbbbb  waiting
+carol  yes       no         cccccccccccccccccccccccccc  offered, unconfirmed
+dave   yes       no         dddddddddddddddddddddddddd  waiting
+erin   no        no         -                           -
+alice: console: offered, try 1 at 2026-07-01T12:00:00Z
+alice: virtio: delivered, try 2 at 2026-07-01T12:00:00Z
+bob: http: failed, try 3 at 2026-07-01T12:00:00Z: no answer; next try not before 2026-07-01T12:01:00Z
+carol: file: offered, try 1 at 2026-07-01T12:00:00Z
+dave: http: TAMPERED, try 1 at 2026-07-01T12:00:00Z, what is there is not from this machine
+erin: ` + enroll.ErrNoRecipient.Error() + "\n"
+	var out strings.Builder
+	if err := printStatus(&out, st); err != nil || out.String() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
+	}
+
+	out.Reset()
+	st = &enroll.Status{Identity: "unknown", Time: noon, Error: "disk full", Notice: "Nobody can log in.\n", Clock: &target.Clock{State: target.ClockUnsynchronised}}
+	want = "identity: unknown\nlast run: 2026-07-01T12:00:00Z\nerror: disk full\nclock: " + st.Clock.String() + "\nnotice: Nobody can log in.\n\nUSER  ENROLLED  LOGGED IN  ENVELOPE  CARD\n"
+	if err := printStatus(&out, st); err != nil || out.String() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
+	}
+}
