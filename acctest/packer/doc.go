@@ -5,8 +5,8 @@
 // machine's user has of either.
 //
 // A packer on PATH is taken where it is 1.11 or newer; otherwise the version
-// pinned in acctest/tools/go.mod is built from its module and cached, as is the
-// QEMU plugin.
+// pinned in acctest/tools/go.mod is built from its module and cached. A QEMU plugin
+// that the user has installed is taken likewise, or else the pinned one built.
 //
 // # Promises
 //

@@ -69,8 +69,16 @@ func (p *Packer) Install(ctx context.Context, program, source string) error {
 	return p.Run(ctx, p.home, io.Discard, "plugins", "install", "--path", program, source)
 }
 
-// InstallQEMU builds the pinned QEMU plugin where it is not cached, and installs it.
+// InstallQEMU installs the QEMU plugin that the machine's user has, the newest that
+// Packer takes; otherwise the pinned one, which it builds where it is not cached.
 func (p *Packer) InstallQEMU(ctx context.Context) error {
+	for _, name := range installed(qemuSource, oldestQEMU) {
+		err := p.Install(ctx, name, qemuSource)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintf(p.tools.log, "the installed %s is not taken: %v\n", filepath.Base(name), err)
+	}
 	name, err := p.tools.build(ctx, "github.com/hashicorp/packer-plugin-qemu")
 	if err != nil {
 		return err

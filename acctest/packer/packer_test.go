@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -108,4 +109,74 @@ func TestTail(t *testing.T) {
 	if w.String() != "efghi" {
 		t.Errorf("got %q", w)
 	}
+}
+
+// TestInstalledQEMU: a plugin that is there is taken, the newest release first, and
+// one that Packer refuses is passed over.
+func TestInstalledQEMU(t *testing.T) {
+	plugins := t.TempDir()
+	t.Setenv("PACKER_PLUGIN_PATH", plugins)
+	dir := filepath.Join(plugins, "github.com", "hashicorp", "qemu")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	name := func(version string) string {
+		return "packer-plugin-qemu_v" + version + "_x5.0_linux_" + runtime.GOARCH
+	}
+	for _, file := range []string{
+		name("1.0.8"), name("1.0.9"), name("1.1.2"), name("1.0.10"), name("1.2.0-dev"), name("1.1.2") + "_SHA256SUM",
+		"packer-plugin-qemu_v1.3.0_x5.0_linux_other", "packer-plugin-qemu",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, file := range installed(qemuSource, oldestQEMU) {
+		got = append(got, filepath.Base(file))
+	}
+	if want := []string{name("1.1.2"), name("1.0.10"), name("1.0.9")}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+
+	var log bytes.Buffer
+	home := t.TempDir()
+	p := &Packer{Program: program(t, "packer", `case $4 in *1.1.2*) echo broken; exit 1;; esac; echo "$4" >`+home+"/taken"), home: home,
+		tools: tools{module: t.TempDir(), cache: t.TempDir(), log: &log}}
+	if err := p.InstallQEMU(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := os.ReadFile(filepath.Join(home, "taken"))
+	if err != nil || strings.TrimSpace(string(taken)) != filepath.Join(dir, name("1.0.10")) {
+		t.Errorf("took %q, %v", taken, err)
+	}
+	if !strings.Contains(log.String(), name("1.1.2")) {
+		t.Errorf("log: %q", log.String())
+	}
+
+	// Where there is none, the pinned one is built: here from nothing.
+	t.Setenv("PACKER_PLUGIN_PATH", t.TempDir())
+	if err := p.InstallQEMU(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without one: %v", err)
+	}
+}
+
+func TestPluginDirs(t *testing.T) {
+	for _, name := range []string{"PACKER_PLUGIN_PATH", "PACKER_CONFIG_DIR", "XDG_CONFIG_HOME"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("HOME", "/h")
+	check := func(want ...string) {
+		t.Helper()
+		if got := pluginDirs(); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	check("/h/.config/packer/plugins", "/h/.packer.d/plugins")
+	t.Setenv("XDG_CONFIG_HOME", "/x")
+	check("/x/packer/plugins", "/h/.packer.d/plugins")
+	t.Setenv("PACKER_CONFIG_DIR", "/c")
+	check("/c/plugins")
+	t.Setenv("PACKER_PLUGIN_PATH", "/a:/b")
+	check("/a", "/b")
 }
