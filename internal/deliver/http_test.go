@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -243,6 +244,51 @@ func TestHTTPCAFile(t *testing.T) {
 	p.c.CAFile = "/etc/none.pem"
 	if err := p.send(); !errors.Is(err, fs.ErrNotExist) || maySent(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A store that takes an object once: an answer that was lost leaves the envelope
+// there, and the next try cannot know; what somebody else has put there it can.
+func TestHTTPWriteOnce(t *testing.T) {
+	for name, want := range map[string]string{"lost answer": Unconfirmed, "somebody else": Tampered, "neither": Delivered} {
+		t.Run(name, func(t *testing.T) {
+			p := newPanel(t)
+			full := name == "somebody else"
+			p.then(func(w http.ResponseWriter, _ *http.Request) {
+				if full {
+					w.WriteHeader(http.StatusPreconditionFailed)
+					return
+				}
+				full = true
+				if name == "lost answer" {
+					c, _, err := w.(http.Hijacker).Hijack()
+					must(t, err)
+					io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+					c.Close()
+				}
+			})
+			m := newMachine(t, policy.RequireAny)
+			m.e.Jitter = "0s"
+			ready(t, m.box, aliceID, "alice")
+			o := m.options()
+			o.routes = []route{{Channel: p.channel(), deadline: 10 * time.Second, network: true}}
+			for range 3 {
+				if _, err := Run(t.Context(), m.tg, &m.e, o); err != nil {
+					t.Fatal(err)
+				}
+				m.clock = m.clock.Add(2 * longestPause)
+			}
+			a := m.attempt(aliceID, p.channel().Name())
+			if a.State != want {
+				t.Errorf("%+v, want %s", a, want)
+			}
+			if n := len(p.requests()); n != map[string]int{Unconfirmed: 2, Tampered: 3, Delivered: 1}[want] {
+				t.Errorf("%d requests", n)
+			}
+			if strings.Contains(m.log.String(), "secret") {
+				t.Errorf("in the log:\n%s", m.log.String())
+			}
+		})
 	}
 }
 

@@ -45,7 +45,7 @@ func newAuthority(t testing.TB) *authority {
 	a := &authority{key: key}
 	a.cert = &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, key.Public(), key)
 	must(t, err)
@@ -71,7 +71,7 @@ func (a *authority) issue(t testing.TB, name string, change func(*x509.Certifica
 	must(t, err)
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	if change != nil {
@@ -103,9 +103,10 @@ type panel struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	now  func() time.Time
 
-	mu   sync.Mutex
-	got  []request
-	next http.HandlerFunc // what the server does once it has read a request
+	mu    sync.Mutex
+	got   []request
+	next  http.HandlerFunc // what the server does once it has read a request
+	first http.HandlerFunc // what it does in the place of that
 }
 
 // A request is one that has arrived as a whole.
@@ -118,8 +119,15 @@ type request struct {
 func newPanel(t testing.TB) *panel {
 	t.Helper()
 	tg, _ := targettest.New(t)
+	return newPanelAt(t, tg)
+}
+
+func newPanelAt(t testing.TB, tg *target.Target) *panel {
+	t.Helper()
 	p := &panel{t: t, tg: tg, ca: newAuthority(t), now: time.Now}
-	targettest.Put(t, tg, caFile, p.ca.pem(), 0o644)
+	if tg != nil {
+		targettest.Put(t, tg, caFile, p.ca.pem(), 0o644)
+	}
 	p.c = policy.Channel{Type: policy.ChannelHTTP, URL: "https://" + serverName + "/secretpath/{id}?sig=secretquery", CAFile: caFile,
 		Headers: map[string]string{"X-Token": "secretheader"}}
 	p.start(p.ca.tls(t, serverName, nil))
@@ -148,6 +156,13 @@ func (p *panel) to(addr string) {
 }
 
 func (p *panel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	first := p.first
+	p.mu.Unlock()
+	if first != nil {
+		first(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return

@@ -110,6 +110,10 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	return p.run(ctx)
 }
 
+// atStep is called at the steps of an attempt between which the process may be
+// killed. Tests do that.
+var atStep = func(string) {}
+
 const bootID = "/proc/sys/kernel/random/boot_id"
 
 type pass struct {
@@ -266,6 +270,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	if err := p.record(r, c, a); err != nil {
 		return err
 	}
+	atStep("recorded")
 
 	cctx, cancel := context.WithTimeout(ctx, c.deadline)
 	err := c.Send(cctx, item)
@@ -273,6 +278,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 		p.late[c.Name()] = true
 	}
 	cancel()
+	atStep("sent")
 
 	if err != nil {
 		a.Error = clip(err.Error())

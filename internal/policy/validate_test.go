@@ -30,6 +30,8 @@ func TestValidate(t *testing.T) {
 		f(&c)
 		return []Channel{c}
 	}
+	channels := tested{}
+	defer channels.complete(t)
 	for _, tt := range []struct {
 		name  string
 		layer Layer
@@ -83,6 +85,7 @@ func TestValidate(t *testing.T) {
 		{"two ports", Image, Policy{Channels: []Channel{{Type: "virtio"}, {Type: "virtio", Port: "a"}}}, nil},
 		{"ports", Image, Policy{Channels: []Channel{{Type: "virtio", Port: "a/b"}, {Type: "virtio", Port: ".."}, {Type: "virtio", Port: strings.Repeat("a", 65)}, {Type: "virtio", Port: strings.Repeat("a", 64)}}}, []want{
 			broken("channels[0].port", ErrPort), broken("channels[1].port", ErrPort), broken("channels[2].port", ErrPort)}},
+		{"console with a port", Vendor, Policy{Channels: []Channel{{Type: "console", Port: "ttyS1"}}}, []want{broken("channels[0].port", ErrNotOfType)}},
 		{"fields of other types", Vendor, Policy{Channels: []Channel{{Type: "file", Port: "a"}, {Type: "virtio", URL: "https://h/{id}", Method: "PUT", Headers: map[string]string{"A": "b"}, CAFile: "/a",
 			Body: "raw", Template: "{}", Success: []int{200}, ClientCert: "/a", ClientKey: "/a", HMACKey: "a", Envelopes: "all", User: "a"}}}, []want{
 			broken("channels[0].port", ErrNotOfType), broken("channels[1].url", ErrNotOfType), broken("channels[1].method", ErrNotOfType),
@@ -187,9 +190,31 @@ func TestValidate(t *testing.T) {
 				tt.p.Version = 1
 			}
 			check(t, tt.p.Validate(tt.layer).orNil(), tt.wants...)
+			channels.note(tt.p, tt.wants)
 		})
 	}
 	check(t, new(Policy).Validate(Image).orNil(), broken("version", ErrRequired))
+}
+
+// tested notes which channels TestValidate has cases for: good ones, and bad ones.
+type tested map[string]struct{ good, bad bool }
+
+func (c tested) note(p Policy, wants []want) {
+	for i, ch := range p.Channels {
+		t := c[ch.Type]
+		t.good = t.good || len(wants) == 0
+		t.bad = t.bad || slices.ContainsFunc(wants, func(w want) bool { return strings.HasPrefix(w.path, at("channels", i)) })
+		c[ch.Type] = t
+	}
+}
+
+func (c tested) complete(t *testing.T) {
+	t.Helper()
+	for _, typ := range ChannelTypes() {
+		if !c[typ].good || !c[typ].bad {
+			t.Errorf("channel %s has no case here that holds, or none that does not: %+v", typ, c[typ])
+		}
+	}
 }
 
 func TestValidUserName(t *testing.T) {
