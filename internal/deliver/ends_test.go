@@ -28,7 +28,7 @@ import (
 // The other ends, working and faulty.
 var ends = map[string]*end{
 	policy.ChannelHTTP: {
-		policy: ", url: \"https://" + deliver.ServerName + "/{id}\", ca_file: " + deliver.CAFile,
+		policy: ", url: \"https://" + deliver.ServerName + "/secretpath/{id}\", ca_file: " + deliver.CAFile,
 		start:  webWorks,
 		got: func(s *scene) [][]byte {
 			var all [][]byte

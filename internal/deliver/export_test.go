@@ -126,6 +126,13 @@ func (l *limited) Write(b []byte) (int, error) {
 // Panel is the HTTPS server of the other tests.
 type Panel = panel
 
+// Errors of the channels that lead to a device.
+var (
+	ErrNotTaken = errNotTaken
+	ErrNoAnswer = errNoAnswer
+	ErrWentAway = errWentAway
+)
+
 // The names of the server and of its CA's file.
 const (
 	ServerName = serverName

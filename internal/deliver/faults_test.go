@@ -6,11 +6,14 @@
 package deliver_test
 
 import (
+	"errors"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 )
 
@@ -51,8 +54,12 @@ var allFaults = []string{
 // A fault is one that a test can make, or the reason why there is none.
 type fault struct {
 	make  func(*scene)
+	says  error // what the status shows meanwhile; nil: nothing can be written
 	never string
 }
+
+// errInterrupted is what the record of an attempt says until it has ended.
+var errInterrupted = errors.New("interrupted")
 
 const (
 	noNetwork = "no network is on the way"
@@ -63,50 +70,50 @@ const (
 // faultTables are the faults by the channel's type.
 var faultTables = map[string]map[string]fault{
 	policy.ChannelHTTP: {
-		refused:        {make: webRefuses},
-		unreachable:    {make: func(s *scene) { s.wire.Fail = "unreachable" }},
-		noName:         {make: func(s *scene) { s.wire.Fail, s.wire.Addr = "dns", s.closedPort() }},
-		wrongName:      {make: webHasName("other.example")},
-		expired:        {make: webHasExpired},
-		unknownCA:      {make: webHasOtherCA},
-		redirected:     {make: webAnswers(307, "https://other.example/")},
-		clientError:    {make: webAnswers(404, "")},
-		serverError:    {make: webAnswers(500, "")},
-		tooMany:        {make: webAnswers(429, "7200")},
-		endlessAnswer:  {make: webNeverEnds},
-		hanging:        {make: webHangs},
-		cutFirst:       {make: webCuts(1)},
-		cutSecond:      {make: webCuts(2)},
-		cutThird:       {make: webCuts(3)},
-		cutLast:        {make: webCuts(4)},
-		cutSuccess:     {make: webCutsAnswer},
-		wrongClock:     {make: func(s *scene) { s.wire.Clock = -10 * time.Minute; webHasNewCertificate(s) }},
+		refused:        {make: webRefuses, says: deliver.ErrRefused},
+		unreachable:    {make: func(s *scene) { s.wire.Fail = "unreachable" }, says: deliver.ErrUnreachable},
+		noName:         {make: func(s *scene) { s.wire.Fail, s.wire.Addr = "dns", s.closedPort() }, says: deliver.ErrDNS},
+		wrongName:      {make: webHasName("other.example"), says: deliver.ErrCertName},
+		expired:        {make: webHasExpired, says: deliver.ErrCertTime},
+		unknownCA:      {make: webHasOtherCA, says: deliver.ErrCertCA},
+		redirected:     {make: webAnswers(307, "https://other.example/"), says: deliver.ErrElsewhere},
+		clientError:    {make: webAnswers(404, ""), says: deliver.ErrStatus},
+		serverError:    {make: webAnswers(500, ""), says: deliver.ErrStatus},
+		tooMany:        {make: webAnswers(429, "7200"), says: deliver.ErrStatus},
+		endlessAnswer:  {make: webNeverEnds, says: deliver.ErrStatus},
+		hanging:        {make: webHangs, says: deliver.ErrTimeout},
+		cutFirst:       {make: webCuts(1), says: deliver.ErrCut},
+		cutSecond:      {make: webCuts(2), says: deliver.ErrCut},
+		cutThird:       {make: webCuts(3), says: deliver.ErrCut},
+		cutLast:        {make: webCuts(4), says: deliver.ErrCut},
+		cutSuccess:     {make: webCutsAnswer, says: deliver.ErrCut},
+		wrongClock:     {make: func(s *scene) { s.wire.Clock = -10 * time.Minute; webHasNewCertificate(s) }, says: deliver.ErrCertTime},
 		diskFull:       {make: (*scene).fillDisk},
-		diskFillsUp:    {make: webFillsDisk},
+		diskFillsUp:    {make: webFillsDisk, says: errInterrupted},
 		otherEndAbsent: {never: "a server that is not there refuses or cannot be reached: see those"},
-		notReading:     {make: webHangs},
-		garbage:        {make: webBabbles},
+		notReading:     {make: webHangs, says: deliver.ErrTimeout},
+		garbage:        {make: webBabbles, says: deliver.ErrNotHTTP},
 		consoleBusy:    {never: "no console is on the way"},
 	},
 	policy.ChannelVirtio: {
 		refused: {never: noNetwork}, unreachable: {never: noNetwork}, noName: {never: noNetwork},
 		wrongName: {never: noNetwork}, expired: {never: noNetwork}, unknownCA: {never: noNetwork}, redirected: {never: noNetwork},
-		clientError:    {make: hostAnswers("ERR age\n")},
-		serverError:    {make: hostAnswers("ERR store\n")},
+		clientError:    {make: hostAnswers("ERR age\n"), says: frame.ErrRefused},
+		serverError:    {make: hostAnswers("ERR store\n"), says: frame.ErrRefused},
 		tooMany:        {never: "the host has no word for it, and one machine behind each port"},
-		endlessAnswer:  {make: hostNeverEnds},
-		hanging:        {make: hostHangs},
-		cutFirst:       {make: hostCloses(1)},
-		cutSecond:      {make: hostCloses(2)},
-		cutThird:       {make: hostCloses(3)},
-		cutLast:        {make: hostCloses(4)},
-		cutSuccess:     {make: hostCutsAnswer},
+		endlessAnswer:  {make: hostNeverEnds, says: frame.ErrAnswer},
+		hanging:        {make: hostHangs, says: deliver.ErrNoAnswer},
+		cutFirst:       {make: hostCloses(1), says: deliver.ErrWentAway},
+		cutSecond:      {make: hostCloses(2), says: deliver.ErrWentAway},
+		cutThird:       {make: hostCloses(3), says: deliver.ErrWentAway},
+		cutLast:        {make: hostCloses(4), says: deliver.ErrWentAway},
+		cutSuccess:     {make: hostCutsAnswer, says: deliver.ErrWentAway},
 		wrongClock:     {never: "nothing on the way looks at a clock"},
 		diskFull:       {make: (*scene).fillDisk},
-		diskFillsUp:    {make: hostFillsDisk},
-		otherEndAbsent: {make: func(s *scene) { s.wire.Fail = "no host" }},
-		notReading:     {make: hostNeverReads},
-		garbage:        {make: hostAnswers("login: \n")},
+		diskFillsUp:    {make: hostFillsDisk, says: errInterrupted},
+		otherEndAbsent: {make: func(s *scene) { s.wire.Fail = "no host" }, says: deliver.ErrNoHost},
+		notReading:     {make: hostNeverReads, says: deliver.ErrNotTaken},
+		garbage:        {make: hostAnswers("login: \n"), says: frame.ErrAnswer},
 		consoleBusy:    {never: "no console is on the way"},
 	},
 	policy.ChannelConsole: {
@@ -114,17 +121,17 @@ var faultTables = map[string]map[string]fault{
 		wrongName: {never: noNetwork}, expired: {never: noNetwork}, unknownCA: {never: noNetwork}, redirected: {never: noNetwork},
 		clientError: {never: noAnswer}, serverError: {never: noAnswer}, tooMany: {never: noAnswer}, endlessAnswer: {never: noAnswer},
 		cutSuccess: {never: noAnswer}, garbage: {never: noAnswer},
-		hanging:        {make: hostNeverReads},
-		cutFirst:       {make: hostCloses(1)},
-		cutSecond:      {make: hostCloses(2)},
-		cutThird:       {make: hostCloses(3)},
-		cutLast:        {make: hostCloses(4)},
+		hanging:        {make: hostNeverReads, says: deliver.ErrNotTaken},
+		cutFirst:       {make: hostCloses(1), says: deliver.ErrWentAway},
+		cutSecond:      {make: hostCloses(2), says: deliver.ErrWentAway},
+		cutThird:       {make: hostCloses(3), says: deliver.ErrWentAway},
+		cutLast:        {make: hostCloses(4), says: deliver.ErrWentAway},
 		wrongClock:     {never: "nothing on the way looks at a clock"},
 		diskFull:       {make: (*scene).fillDisk},
-		diskFillsUp:    {make: hostFillsDisk},
-		otherEndAbsent: {make: func(s *scene) { s.wire.Fail = "no device" }},
-		notReading:     {make: hostNeverReads},
-		consoleBusy:    {make: hostNeverReads},
+		diskFillsUp:    {make: hostFillsDisk, says: errInterrupted},
+		otherEndAbsent: {make: func(s *scene) { s.wire.Fail = "no device" }, says: syscall.EIO},
+		notReading:     {make: hostNeverReads, says: deliver.ErrNotTaken},
+		consoleBusy:    {make: hostNeverReads, says: deliver.ErrNotTaken},
 	},
 	policy.ChannelFile: {
 		refused: {never: noNetwork}, unreachable: {never: noNetwork}, noName: {never: noNetwork},
@@ -133,7 +140,7 @@ var faultTables = map[string]map[string]fault{
 		cutFirst: {never: noOther}, cutSecond: {never: noOther}, cutThird: {never: noOther}, cutLast: {never: noOther}, cutSuccess: {never: noOther},
 		wrongClock:     {never: "nothing on the way looks at a clock"},
 		diskFull:       {make: (*scene).fillDisk},
-		diskFillsUp:    {make: (*scene).fillDiskOfChannel},
+		diskFillsUp:    {make: (*scene).fillDiskOfChannel, says: syscall.ENOSPC},
 		otherEndAbsent: {never: noOther}, notReading: {never: noOther}, garbage: {never: noOther}, consoleBusy: {never: noOther},
 	},
 }
@@ -146,8 +153,9 @@ func TestFaultTables(t *testing.T) {
 			t.Errorf("channel %s has no table of faults", typ)
 		}
 		for _, name := range allFaults {
-			if f, ok := table[name]; ok && (f.make == nil) == (f.never == "") || !ok {
-				t.Errorf("channel %s, %s: make it, or say why it never happens", typ, name)
+			f := table[name]
+			if (f.make == nil) == (f.never == "") || f.make != nil && f.says == nil && name != diskFull {
+				t.Errorf("channel %s, %s: make it and say what it is called, or say why it never happens", typ, name)
 			}
 		}
 		for name := range table {
@@ -178,7 +186,7 @@ func TestFaults(t *testing.T) {
 				t.Parallel()
 				s := newScene(t, typ)
 				f.make(s)
-				s.fails()
+				s.fails(f.says)
 				s.over()
 				s.arrives()
 			})

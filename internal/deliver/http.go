@@ -226,7 +226,7 @@ func (w *web) client() (*http.Client, error) {
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			switch {
 			case req.URL.Scheme != "https" || !strings.EqualFold(req.URL.Hostname(), first.Hostname()) || portOf(req.URL) != portOf(first):
-				return errElsewhere
+				return ErrElsewhere
 			case req.Method != via[0].Method || req.Body == nil:
 				return errNoEnvelope // as browsers do, a request without it
 			case len(via) > maxRedirects:

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -145,9 +146,9 @@ func TestHTTPAnswers(t *testing.T) {
 		{"403 of Azure, there already", nil, 403, map[string]string{"X-Ms-Error-Code": "UnauthorizedBlobOverwrite"}, "", []error{ErrTaken}, true, 0},
 		{"403 of Azure, expired", nil, 403, map[string]string{"X-Ms-Error-Code": "AuthenticationFailed"}, "", []error{ErrClosed}, true, 0},
 		{"403 that tells its own stories", nil, 403, map[string]string{"Content-Type": xml}, "<Code>secretpath/secretquery</Code>", []error{ErrTaken}, true, 0},
-		{"redirect elsewhere", nil, 307, map[string]string{"Location": "https://other.example/x"}, "", []error{errElsewhere}, true, 0},
-		{"redirect to another port", nil, 308, map[string]string{"Location": "https://" + serverName + ":8443/x"}, "", []error{errElsewhere}, true, 0},
-		{"redirect to no TLS", nil, 307, map[string]string{"Location": "http://" + serverName + "/x"}, "", []error{errElsewhere}, true, 0},
+		{"redirect elsewhere", nil, 307, map[string]string{"Location": "https://other.example/x"}, "", []error{ErrElsewhere}, true, 0},
+		{"redirect to another port", nil, 308, map[string]string{"Location": "https://" + serverName + ":8443/x"}, "", []error{ErrElsewhere}, true, 0},
+		{"redirect to no TLS", nil, 307, map[string]string{"Location": "http://" + serverName + "/x"}, "", []error{ErrElsewhere}, true, 0},
 		{"redirect without the envelope", nil, 303, map[string]string{"Location": "/x"}, "", []error{errNoEnvelope}, true, 0},
 		{"redirect as of old", nil, 302, map[string]string{"Location": "/x"}, "", []error{errNoEnvelope}, true, 0},
 		{"redirect in a circle", nil, 307, map[string]string{"Location": "/x"}, "", []error{errLoop}, true, 0},
@@ -231,6 +232,30 @@ func TestHTTPClientCertificate(t *testing.T) {
 	targettest.Put(t, p.tg, p.c.ClientKey, key, 0o600)
 	must(t, p.send())
 	if n := len(p.requests()); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// Until there is a TLS connection nothing of the envelope can have left.
+func TestHTTPBeforeTLS(t *testing.T) {
+	p := newPanel(t)
+	old := p.ca.tls(t, serverName, nil)
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	p.start(old)
+	if err := p.send(); !errors.Is(err, ErrHandshake) || maySent(err) {
+		t.Errorf("TLS 1.1: %v", err)
+	}
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	p.to(l.Addr().String()) // connected by the kernel, and nobody speaks
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := p.channel().Send(ctx, item()); !errors.Is(err, ErrTimeout) || maySent(err) {
+		t.Errorf("silence: %v", err)
+	}
+	if n := len(p.requests()); n != 0 {
 		t.Errorf("%d requests", n)
 	}
 }

@@ -35,12 +35,12 @@ var (
 	ErrCertCA      = errors.New("the server's certificate is signed by nobody that this machine trusts; name the CA's file as ca_file, or install ca-certificates")
 	ErrHandshake   = errors.New("the server does not agree to a TLS connection; it must speak TLS 1.2 or newer, and may want a client certificate")
 	ErrStatus      = errors.New("that is no word of having the envelope")
+	ErrNotHTTP     = errors.New("what the server answered is no HTTP")
+	ErrElsewhere   = errors.New("the server redirects to another host, which this channel does not follow; write the URL of the other one")
 
 	errRequest       = errors.New("no request can be made of the channel's settings")
-	errElsewhere     = errors.New("the server redirects to another host, which this channel does not follow; write the URL of the other one")
 	errNoEnvelope    = errors.New("the server redirects in a way that leaves the envelope behind; write the URL that it redirects to")
 	errLoop          = errors.New("the server redirects without end")
-	errAnswer        = errors.New("what the server answered is no HTTP")
 	errNoCertificate = errors.New("no certificate in it")
 	errKeyOpen       = errors.New("others than root can read it; make it a file of root with mode 0600")
 	errKeyPair       = errors.New("not a certificate and its key in PEM")
@@ -59,7 +59,7 @@ func (w *web) failure(err error) (reason error, certain bool) {
 		redirect *url.Error
 	)
 	switch {
-	case errors.Is(err, errElsewhere), errors.Is(err, errNoEnvelope), errors.Is(err, errLoop):
+	case errors.Is(err, ErrElsewhere), errors.Is(err, errNoEnvelope), errors.Is(err, errLoop):
 		errors.As(err, &redirect)
 		return redirect.Err, true
 	case errors.As(err, &dns):
@@ -81,7 +81,7 @@ func (w *web) failure(err error) (reason error, certain bool) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return ErrCut, false
 	}
-	return errAnswer, false
+	return ErrNotHTTP, false
 }
 
 // remoteError is the operation of an error that stands for a TLS alert of the

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -158,8 +159,9 @@ func (s *scene) boot() {
 	}
 }
 
-// fails makes a pass while the fault lasts.
-func (s *scene) fails() {
+// fails makes a pass while the fault lasts, which the record of the attempt calls
+// by its name.
+func (s *scene) fails(says error) {
 	s.Helper()
 	start := time.Now()
 	sum, err := pass(s.Context(), s.tg, s.wire)
@@ -168,6 +170,21 @@ func (s *scene) fails() {
 	}
 	if took := time.Since(start); took > patience/2 {
 		s.Errorf("the pass took %v", took)
+	}
+	receipt, err := deliver.OpenOutbox(s.tg).Receipts(s.id)
+	if err != nil {
+		s.Error(err)
+	}
+	for name, a := range receipt.Channels {
+		if says == nil || !strings.Contains(a.Error, strings.Split(says.Error(), ";")[0]) {
+			s.Errorf("%s: %q, want %v", name, a.Error, says)
+		}
+		if strings.Contains(a.Error, "secret") || strings.Contains(a.Error, s.id) {
+			s.Errorf("%s: %q gives a secret away", name, a.Error)
+		}
+	}
+	if says != nil && len(receipt.Channels) != 1 {
+		s.Errorf("recorded %+v", receipt)
 	}
 	s.stands()
 }
