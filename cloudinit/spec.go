@@ -68,6 +68,7 @@ type Channel struct {
 	HMACKey    string
 	Envelopes  string
 	User       string
+	Recipients string
 }
 
 // String returns the type alone: URL and headers may hold secrets.

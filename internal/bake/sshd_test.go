@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 func TestMainFileProblems(t *testing.T) {
@@ -58,7 +59,7 @@ func FuzzSSHDDirective(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		keyword, _ := sshdDirective(s)
+		keyword, _ := target.SSHDDirective(s)
 		if keyword != strings.ToLower(keyword) || strings.ContainsAny(keyword, " \t=\"") {
 			t.Fatalf("%q: %q", s, keyword)
 		}

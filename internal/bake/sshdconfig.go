@@ -63,7 +63,7 @@ func withInclude(text string) string {
 // includesFirst tells whether the first directive includes our file.
 func includesFirst(text string) bool {
 	for line := range strings.Lines(text) {
-		if keyword, args := sshdDirective(line); keyword != "" {
+		if keyword, args := target.SSHDDirective(line); keyword != "" {
 			return keyword == "include" && len(args) > 0 && args[0] == target.SSHDDropIn
 		}
 	}
@@ -128,7 +128,7 @@ func mainFileProblems(text string, ours map[string]bool) problems {
 	n := 0
 	for raw := range strings.Lines(text) {
 		n++
-		keyword, args := sshdDirective(raw)
+		keyword, args := target.SSHDDirective(raw)
 		if keyword == "" {
 			continue
 		}
@@ -167,29 +167,4 @@ func includesDropIn(pattern string) bool {
 		pattern = path.Join(target.SSHDir, pattern) // sshd_config(5), Include
 	}
 	return pattern == includePattern || pattern == target.SSHDDropIn
-}
-
-// sshdDirective splits a line of sshd_config into its keyword, in lower case,
-// and its arguments. Keyword and arguments may be joined by "=", and quoted.
-func sshdDirective(line string) (keyword string, args []string) {
-	line = strings.Trim(line, " \t\r\n\f")
-	if line == "" || line[0] == '#' {
-		return "", nil
-	}
-	if quoted, ok := strings.CutPrefix(line, `"`); ok { // sshd takes a quoted keyword
-		line = strings.Replace(quoted, `"`, " ", 1)
-	}
-	end := strings.IndexAny(line, " \t=\"")
-	if end < 0 {
-		return strings.ToLower(line), nil
-	}
-	rest := strings.TrimLeft(line[end:], " \t")
-	rest = strings.TrimPrefix(rest, "=")
-	for _, a := range strings.Fields(rest) {
-		if a[0] == '#' {
-			break
-		}
-		args = append(args, strings.Trim(a, `"'`))
-	}
-	return strings.ToLower(line[:end]), args
 }

@@ -48,7 +48,7 @@ func leastChannel(typ string) policy.Channel {
 }
 
 func TestRegistry(t *testing.T) {
-	if got := strings.Join(Types(), " "); got != "console file http virtio" {
+	if got := strings.Join(Types(), " "); got != "console file http ssh-banner virtio" {
 		t.Errorf("types %q", got)
 	}
 	for typ, d := range drivers {

@@ -141,6 +141,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		st.Remarks = append(st.Remarks, RefusedLayer{Layer: string(n.Layer), Error: n.Err.Error()})
 		fmt.Fprintf(r.Log, "enroll: %s layer: %v\n", n.Layer, n.Err)
 	}
+	r.prepareBanner(ctx)
 	accounts, err := r.t.Users()
 	if err != nil {
 		return st, err

@@ -54,8 +54,10 @@ func patientLock(ctx context.Context, t *target.Target) (unlock func(), err erro
 
 const lockPause = 100 * time.Millisecond
 
-// letGo retires what nobody needs any more. An envelope that an acknowledged
-// channel is still to take stays: whoever is at the other end may need it too.
+// letGo retires what nobody needs any more, and takes it off sshd's banner. An
+// envelope that an acknowledged channel is still to take stays: whoever is at the
+// other end may need it too. One that is not in use yet comes back into the banner
+// after a boot.
 func (r *run) letGo(ctx context.Context) error {
 	metas, err := r.outbox.Ready()
 	if err != nil {
@@ -67,8 +69,17 @@ func (r *run) letGo(ctx context.Context) error {
 			return ctx.Err()
 		}
 		s, err := readState(r.t, m.User)
-		if err != nil || s.Mark.ID != m.ID || !s.Used {
+		if err != nil || s.Mark.ID != m.ID {
 			continue
+		}
+		if !s.Used {
+			if err := r.outbox.ShowAgain(ctx, r.policy, m); err != nil {
+				fmt.Fprintf(r.Log, "enroll: %s: envelope %s: %v\n", m.User, m.ID, err)
+			}
+			continue
+		}
+		if err := r.outbox.Hide(r.policy, m); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.User, err))
 		}
 		receipt, err := r.outbox.Receipts(m.ID)
 		if err != nil {

@@ -43,19 +43,37 @@ func (r *run) notice(st *Status) {
 }
 
 // writeNotice puts the notice where sshd's drop-in and people find it, and
-// removes it when there is none.
+// removes it when there is none. Where envelopes are shown in sshd's banner, it is
+// part of that.
 func (r *run) writeNotice(ctx context.Context, text string) error {
+	conf, shown := "", []string{target.NoticeConf}
 	if text == "" {
-		return errors.Join(remove(r.t, target.NoticeConf), remove(r.t, target.Notice))
+		if err := remove(r.t, target.Notice); err != nil {
+			return err
+		}
+	} else {
+		if err := r.t.WriteFile(target.Notice, []byte(text), 0o644); err != nil {
+			return err
+		}
+		conf, shown = target.Notice, []string{target.Notice, target.NoticeConf}
 	}
-	if err := r.t.WriteFile(target.Notice, []byte(text), 0o644); err != nil {
+	if r.t.IsDir(target.BannerDir) {
+		if err := r.composeBanner(); err != nil {
+			return err
+		}
+		conf = target.Banner
+	}
+	if conf == "" {
+		return remove(r.t, target.NoticeConf)
+	}
+	if err := r.t.WriteFile(target.NoticeConf, []byte("Banner "+conf+"\n"), 0o644); err != nil {
 		return err
 	}
-	if err := r.t.WriteFile(target.NoticeConf, []byte("Banner "+target.Notice+"\n"), 0o644); err != nil {
+	if err := r.labelNotice(ctx, shown...); err != nil {
 		return err
 	}
-	if err := r.labelNotice(ctx); err != nil {
-		return err
+	if text == "" {
+		return nil
 	}
 	fmt.Fprint(r.Log, text)
 	if r.Console != nil {
@@ -66,14 +84,14 @@ func (r *run) writeNotice(ctx context.Context, text string) error {
 	return nil
 }
 
-// labelNotice lets sshd read the notice where SELinux rules: under /run it may read
+// labelNotice lets sshd read files of ours where SELinux rules: under /run it may read
 // its own files only, and one that its configuration includes and that it may not
 // read keeps it from starting. Then it does without the banner.
-func (r *run) labelNotice(ctx context.Context) error {
+func (r *run) labelNotice(ctx context.Context, names ...string) error {
 	if !r.t.SELinux() {
 		return nil
 	}
-	if err := r.t.Label(ctx, target.SSHDRunType, target.Notice, target.NoticeConf); err != nil {
+	if err := r.t.Label(ctx, target.SSHDRunType, names...); err != nil {
 		fmt.Fprintf(r.Log, "no banner in sshd: %v\n", err)
 		return remove(r.t, target.NoticeConf)
 	}

@@ -77,6 +77,9 @@ func (v *validator) channel(path string, c Channel) {
 		v.notOfType(path, c, "port")
 	case ChannelConsole, ChannelFile:
 		v.notOfType(path, c)
+	case ChannelSSHBanner:
+		v.word(join(path, "recipients"), c.Recipients, BannerPostQuantum, BannerAny)
+		v.notOfType(path, c, "recipients")
 	case ChannelHTTP:
 		v.http(path, c)
 		v.notOfType(path, c, httpFields...)
@@ -107,6 +110,7 @@ func (v *validator) notOfType(path string, c Channel, fields ...string) {
 		{"hmac_key", c.HMACKey != ""},
 		{"envelopes", c.Envelopes != ""},
 		{"user", c.User != ""},
+		{"recipients", c.Recipients != ""},
 	} {
 		if f.given && !slices.Contains(fields, f.key) {
 			v.fail(join(path, f.key), "", ErrNotOfType, "leave it out, or write another type than "+c.Type)

@@ -127,6 +127,9 @@ func (e *Effective) over(layer Layer, p *Policy) (*Effective, Errors) {
 	if !above.oneClass() {
 		m.fail(firstRecipient(p), "", seal.ErrMixedClasses, "the layers below name recipients of the other class; "+mixedFix)
 	}
+	if path, yes := above.classicBanner(p); yes && len(m.errs) == 0 {
+		m.fail(path, "", ErrClassicBanner, bannerFix)
+	}
 	return above, m.errs
 }
 

@@ -114,6 +114,11 @@ func TestLayers(t *testing.T) {
 				return len(e.Channels) == 2 && e.Channels[1].HMACKey == "0123456789abcdef" && e.Channels[1].Method == "PUT"
 			}},
 		{"an http channel is not changed", "version: 1\nchannels: [{type: http, url: \"https://h/{id}\"}]\n", both, "channels: [{type: http, url: \"https://h/{id}\", success: [200]}]\n", []want{{"channels[0]", 2, 12, ErrDuplicate}}, nil},
+		{"a banner over classic recipients", image, both, "channels: [{type: ssh-banner}]\n", []want{{"channels[0].recipients", 2, 12, ErrClassicBanner}}, nil},
+		{"a banner for all over classic recipients", image, both, "channels: [{type: ssh-banner, recipients: any}]\n", nil, func(e *Effective) bool { return e.Channels[1].Recipients == BannerAny }},
+		{"classic recipients over a banner", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "users:\n  - {name: bob, recipients: [" + age1 + "]}\n", []want{{"users[0].recipients[0]", 3, 30, ErrClassicBanner}}, nil},
+		{"post-quantum recipients over a banner", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "users: [{name: bob, recipients: [" + hybrid1 + "]}]\n", nil, func(e *Effective) bool { return recipientsOf(e, "bob") == hybrid1 }},
+		{"a banner is not loosened", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "channels: [{type: ssh-banner, recipients: any}]\n", []want{{"channels[0]", 2, 12, ErrDuplicate}}, nil},
 		{"jitter is replaced", image, both, "jitter: 1m\n", nil, func(e *Effective) bool { return e.JitterTime() == time.Minute && e.KeepTime() == 30*day }},
 		{"keep is replaced", image, both, "keep: 1d\n", nil, func(e *Effective) bool { return e.KeepTime() == day && e.JitterTime() == 5*time.Second }},
 		{"packages", image, both, "packages: present\n", []want{{"packages", 2, 11, ErrNotInLayer}}, nil},

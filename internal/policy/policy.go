@@ -88,10 +88,14 @@ const (
 	FirewallAuto = "auto" // let SSH in and NTP out where ufw or firewalld is active
 	FirewallNone = "none" // leave it alone
 
-	ChannelVirtio  = "virtio"
-	ChannelConsole = "console"
-	ChannelFile    = "file"
-	ChannelHTTP    = "http"
+	ChannelVirtio    = "virtio"
+	ChannelConsole   = "console"
+	ChannelFile      = "file"
+	ChannelHTTP      = "http"
+	ChannelSSHBanner = "ssh-banner"
+
+	BannerPostQuantum = "post_quantum" // envelopes for post-quantum recipients only
+	BannerAny         = "any"          // all envelopes
 
 	BodyRaw     = "raw"     // the binary age file, application/vnd.age
 	BodyArmored = "armored" // the armored one
@@ -183,7 +187,7 @@ type Clean struct {
 }
 
 // A Channel is a way for envelopes out of the instance. Which fields are used
-// depends on Type: virtio has Port, http the fields after it.
+// depends on Type: virtio has Port, ssh-banner has Recipients, http the others.
 type Channel struct {
 	Type       string            `yaml:"type,omitempty"`
 	Port       string            `yaml:"port,omitempty"`
@@ -198,12 +202,13 @@ type Channel struct {
 	ClientKey  string            `yaml:"client_key,omitempty"`
 	HMACKey    string            `yaml:"hmac_key,omitempty" json:"-"`
 	Envelopes  string            `yaml:"envelopes,omitempty"`
-	User       string            `yaml:"user,omitempty"` // the only one whose envelopes go this way
+	User       string            `yaml:"user,omitempty"`       // the only one whose envelopes go this way
+	Recipients string            `yaml:"recipients,omitempty"` // of ssh-banner: whose envelopes are shown to everybody
 }
 
 // ChannelTypes returns the types of channels a policy may name, sorted.
 func ChannelTypes() []string {
-	return []string{ChannelConsole, ChannelFile, ChannelHTTP, ChannelVirtio}
+	return []string{ChannelConsole, ChannelFile, ChannelHTTP, ChannelSSHBanner, ChannelVirtio}
 }
 
 // TakesOne reports whether the channel takes one envelope in its life, so that
@@ -245,6 +250,8 @@ func (c Channel) withDefaults() Channel {
 	switch c.Type {
 	case ChannelVirtio:
 		fill(&c.Port, DefaultPort)
+	case ChannelSSHBanner:
+		fill(&c.Recipients, BannerPostQuantum)
 	case ChannelHTTP:
 		fill(&c.Method, DefaultMethod)
 		fill(&c.Body, BodyRaw)

@@ -93,6 +93,16 @@ func TestValidate(t *testing.T) {
 			broken("channels[1].ca_file", ErrNotOfType), broken("channels[1].client_cert", ErrNotOfType), broken("channels[1].client_key", ErrNotOfType), broken("channels[1].hmac_key", ErrNotOfType),
 			broken("channels[1].envelopes", ErrNotOfType), broken("channels[1].user", ErrNotOfType)}},
 
+		{"banner", Image, Policy{Channels: []Channel{{Type: "ssh-banner"}}, Users: users(hybrid1)}, nil},
+		{"banner, classic", Image, Policy{Channels: []Channel{{Type: "file"}, {Type: "ssh-banner"}}, Users: users(age1)}, []want{broken("channels[1].recipients", ErrClassicBanner)}},
+		{"banner, classic escrow", Instance, Policy{Channels: []Channel{{Type: "ssh-banner", Recipients: "post_quantum"}}, EscrowRecipients: []string{age1}}, []want{broken("channels[0].recipients", ErrClassicBanner)}},
+		{"banner, login keys", Image, Policy{Channels: []Channel{{Type: "ssh-banner"}}, RecipientsFrom: []string{"authorized_keys"}}, []want{broken("channels[0].recipients", ErrClassicBanner)}},
+		{"banner for all", Image, Policy{Channels: []Channel{{Type: "ssh-banner", Recipients: "any"}}, Users: users(age1), RecipientsFrom: []string{"image", "authorized_keys"}}, nil},
+		{"banner for some", Image, Policy{Channels: []Channel{{Type: "ssh-banner", Recipients: "some"}}}, []want{broken("channels[0].recipients", ErrWord)}},
+		{"banner at a port, recipients of a file", Image, Policy{Channels: []Channel{{Type: "ssh-banner", Port: "a"}, {Type: "file", Recipients: "any"}}}, []want{
+			broken("channels[0].port", ErrNotOfType), broken("channels[1].recipients", ErrNotOfType)}},
+		{"two banners", Image, Policy{Channels: []Channel{{Type: "ssh-banner"}, {Type: "ssh-banner", Recipients: "any"}}}, []want{broken("channels[1]", ErrDuplicate)}},
+
 		{"http", Image, Policy{Channels: []Channel{http}}, nil},
 		{"http with everything", Instance, Policy{Channels: []Channel{{Type: "http", URL: "https://u:p@panel.example:8443/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "a b {user}", "If-None-Match": "*"}, CAFile: "/etc/ca.pem",
 			Body: "json", Template: `{"a": ["{armored}", "{id} {user}"], "b{hostname}": "{instance_id}"}`, Success: []int{200, 202}, ClientCert: "/etc/c.pem", ClientKey: "/etc/k.pem",

@@ -29,9 +29,15 @@ const (
 	Notice    = RunDir + "/notice"
 	Status    = RunDir + "/status.json" // on /run: it can be written when the disk is full, and does not outlive its boot
 
-	// NoticeConf is included by sshd where it exists, and shows Notice as
+	// NoticeConf is included by sshd where it exists, and shows Notice or Banner as
 	// sshd's banner.
 	NoticeConf = RunDir + "/sshd-notice.conf"
+
+	// The channel ssh-banner: what sshd shows, made of the envelopes beside it and
+	// of what it would have shown otherwise. sshd reads Banner at each connection.
+	BannerDir = RunDir + "/banner"
+	Banner    = BannerDir + "/text"
+	BannerOwn = BannerDir + "/own"
 )
 
 // The login path.

@@ -154,7 +154,8 @@ type User struct {
 type Channel struct {
 	// `virtio` (a virtio-serial port; the host's answer is the receipt), `console`
 	// (numbered lines on the serial console), `file` (a directory on the
-	// instance, to be picked up) or `http` (a request to an HTTPS server of yours).
+	// instance, to be picked up), `http` (a request to an HTTPS server of yours) or
+	// `ssh-banner` (what sshd shows before a login, for post-quantum recipients).
 	Type string `mapstructure:"type" required:"true"`
 
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
@@ -204,6 +205,11 @@ type Channel struct {
 
 	// http: the only user whose envelopes go this way. Default: everybody's.
 	User string `mapstructure:"user"`
+
+	// ssh-banner: `post_quantum`, or `any` for envelopes of classic recipients as
+	// well, which whoever keeps the banner can open once there is a quantum
+	// computer. Default: `post_quantum`.
+	Recipients string `mapstructure:"recipients"`
 }
 
 // SSHD is what sshd demands, and of whom.

@@ -24,6 +24,7 @@ type FlatChannel struct {
 	HMACKey    *string           `mapstructure:"hmac_key" cty:"hmac_key" hcl:"hmac_key"`
 	Envelopes  *string           `mapstructure:"envelopes" cty:"envelopes" hcl:"envelopes"`
 	User       *string           `mapstructure:"user" cty:"user" hcl:"user"`
+	Recipients *string           `mapstructure:"recipients" cty:"recipients" hcl:"recipients"`
 }
 
 // FlatMapstructure returns a new FlatChannel.
@@ -52,6 +53,7 @@ func (*FlatChannel) HCL2Spec() map[string]hcldec.Spec {
 		"hmac_key":    &hcldec.AttrSpec{Name: "hmac_key", Type: cty.String, Required: false},
 		"envelopes":   &hcldec.AttrSpec{Name: "envelopes", Type: cty.String, Required: false},
 		"user":        &hcldec.AttrSpec{Name: "user", Type: cty.String, Required: false},
+		"recipients":  &hcldec.AttrSpec{Name: "recipients", Type: cty.String, Required: false},
 	}
 	return s
 }
