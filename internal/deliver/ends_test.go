@@ -100,6 +100,22 @@ var ends = map[string]*end{
 			return [][]byte{sealed}
 		},
 	},
+	policy.ChannelSSHBanner: {
+		policy: ", recipients: any",
+		start:  func(*scene) {},
+		got: func(s *scene) [][]byte {
+			b, err := s.tg.ReadFile(target.Banner)
+			begin, end := bytes.Index(b, []byte("-----BEGIN AGE")), bytes.Index(b, []byte("-----END AGE"))
+			if err != nil || begin < 0 || end < begin {
+				return nil
+			}
+			sealed, err := seal.Dearmor(b[begin : end+len("-----END AGE ENCRYPTED FILE-----")])
+			if err != nil {
+				s.Error(err)
+			}
+			return [][]byte{sealed}
+		},
+	},
 }
 
 // The server of the channel http.

@@ -65,6 +65,7 @@ const (
 	noNetwork = "no network is on the way"
 	noAnswer  = "nobody answers: the channel is offered"
 	noOther   = "there is no other end: it is a file of this machine"
+	noVisitor = "it is a text of this machine, which sshd shows to whoever comes"
 )
 
 // faultTables are the faults by the channel's type.
@@ -143,6 +144,16 @@ var faultTables = map[string]map[string]fault{
 		diskFillsUp:    {make: (*scene).fillDiskOfChannel, says: syscall.ENOSPC},
 		otherEndAbsent: {never: noOther}, notReading: {never: noOther}, garbage: {never: noOther}, consoleBusy: {never: noOther},
 	},
+	policy.ChannelSSHBanner: {
+		refused: {never: noVisitor}, unreachable: {never: noVisitor}, noName: {never: noVisitor},
+		wrongName: {never: noVisitor}, expired: {never: noVisitor}, unknownCA: {never: noVisitor}, redirected: {never: noVisitor},
+		clientError: {never: noVisitor}, serverError: {never: noVisitor}, tooMany: {never: noVisitor}, endlessAnswer: {never: noVisitor}, hanging: {never: noVisitor},
+		cutFirst: {never: noVisitor}, cutSecond: {never: noVisitor}, cutThird: {never: noVisitor}, cutLast: {never: noVisitor}, cutSuccess: {never: noVisitor},
+		wrongClock:     {never: "nothing on the way looks at a clock"},
+		diskFull:       {make: (*scene).fillDisk},
+		diskFillsUp:    {make: (*scene).fillDiskOfChannel, says: syscall.ENOSPC},
+		otherEndAbsent: {never: noVisitor}, notReading: {never: noVisitor}, garbage: {never: noVisitor}, consoleBusy: {never: noVisitor},
+	},
 }
 
 // Every channel has a table, and every table every fault.
@@ -214,7 +225,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		for _, step := range []string{"recorded", "half", "sent"} {
-			if step != "half" || typ != policy.ChannelFile { // a file is there as a whole, or not at all
+			if step != "half" || ends[typ].half != nil { // a file is there as a whole, or not at all
 				run("no fault", step, func(*scene) {})
 			}
 		}
