@@ -24,7 +24,6 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
-	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
 // TestAcceptance goes the whole way. With TOTP_ACC=all it then does to instances
@@ -53,7 +52,7 @@ func TestAcceptance(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("every channel has the same envelopes", func(t *testing.T) { testChannels(t, res) })
+	t.Run("the channels have what they should", func(t *testing.T) { testChannels(t, res) })
 	if acc != "all" {
 		return
 	}
@@ -67,8 +66,9 @@ func TestAcceptance(t *testing.T) {
 	}
 }
 
-// testChannels compares what lies on the disk, and what is in the console's log,
-// with what came through the virtio port.
+// testChannels looks for what came through the virtio port where the other channels
+// have left it: in the console's log, and no longer on the disk, since both users
+// have logged in with a code.
 func testChannels(t *testing.T, res *scenario.Result) {
 	i := res.Instance
 	envelopes, err := i.Envelopes()
@@ -76,38 +76,18 @@ func testChannels(t *testing.T, res *scenario.Result) {
 		t.Fatalf("%d envelopes, %v", len(envelopes), err)
 	}
 	for n, e := range envelopes {
-		received, err := os.ReadFile(e.File)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = i.ReadDisk(t.Context(), func(d *vm.Disk) error {
-			data, err := d.ReadFile(t.Context(), path.Join(target.Envelopes, e.Owner.Name+"."+e.ID+".age"))
-			if err == nil && !sameEnvelope(t, data, received) {
-				t.Errorf("%s: another envelope lies on the disk", e.Owner.Name)
-			}
+		err := i.ReadDisk(t.Context(), func(d *vm.Disk) error {
+			_, err := d.ReadFile(t.Context(), path.Join(target.Envelopes, e.Owner.Name+"."+e.ID+".age"))
 			return err
 		})
-		if err != nil {
-			t.Error(err)
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: after the login an envelope still lies on the disk: %v", e.Owner.Name, err)
 		}
 		e.File = i.Console
 		if c, err := i.Open(t.Context(), e); err != nil || c.Secret != res.Cards[n].Secret {
 			t.Errorf("%s: the console's log: %v", e.Owner.Name, err)
 		}
 	}
-}
-
-func sameEnvelope(t *testing.T, a, b []byte) bool {
-	t.Helper()
-	return slices.Equal(binaryEnvelope(t, a), binaryEnvelope(t, b))
-}
-
-func binaryEnvelope(t *testing.T, data []byte) []byte {
-	t.Helper()
-	if out, err := seal.Dearmor(data); err == nil {
-		return out
-	}
-	return data
 }
 
 // leftovers tells where the cut has hit.
