@@ -31,20 +31,16 @@ var ends = map[string]*end{
 		policy: ", url: \"https://" + deliver.ServerName + "/secretpath/{id}\", ca_file: " + deliver.CAFile,
 		start:  webWorks,
 		got: func(s *scene) [][]byte {
-			var all [][]byte
-			for _, r := range s.panel.Bodies() {
-				all = append(all, r)
-			}
-			return all
+			return append([][]byte(nil), s.panel.Bodies()...)
 		},
 		half: func(n int) int { return 1500 + n/2 }, // after a handshake
 	},
 	policy.ChannelVirtio: {
 		start: func(s *scene) {
 			s.port()
-			s.listen(func(c net.Conn) {
+			s.listen(func(h *host, c net.Conn) {
 				if payload, ok := readFrame(c); ok {
-					s.host.keep(payload)
+					h.keep(payload)
 					io.WriteString(c, frame.OK(payload))
 				}
 			})
@@ -62,9 +58,9 @@ var ends = map[string]*end{
 	},
 	policy.ChannelConsole: {
 		start: func(s *scene) {
-			s.listen(func(c net.Conn) {
+			s.listen(func(h *host, c net.Conn) {
 				b, _ := io.ReadAll(c)
-				s.host.keep(b)
+				h.keep(b)
 			})
 		},
 		got: func(s *scene) [][]byte {
@@ -259,7 +255,7 @@ func readFrame(c net.Conn) (payload []byte, ok bool) {
 
 func hostAnswers(answer string) func(*scene) {
 	return func(s *scene) {
-		s.listen(func(c net.Conn) {
+		s.listen(func(_ *host, c net.Conn) {
 			if _, ok := readFrame(c); ok {
 				io.WriteString(c, answer)
 				io.Copy(io.Discard, c)
@@ -269,7 +265,7 @@ func hostAnswers(answer string) func(*scene) {
 }
 
 func hostNeverEnds(s *scene) {
-	s.listen(func(c net.Conn) {
+	s.listen(func(_ *host, c net.Conn) {
 		if _, ok := readFrame(c); !ok {
 			return
 		}
@@ -283,20 +279,20 @@ func hostNeverEnds(s *scene) {
 
 func hostHangs(s *scene) {
 	s.wire.Deadline = short
-	s.listen(func(c net.Conn) { io.Copy(io.Discard, c) })
+	s.listen(func(_ *host, c net.Conn) { io.Copy(io.Discard, c) })
 }
 
 func hostNeverReads(s *scene) {
 	s.wire.Deadline = short
 	over := make(chan struct{})
-	s.listen(func(net.Conn) { <-over })
+	s.listen(func(*host, net.Conn) { <-over })
 	s.Cleanup(func() { close(over) })
 }
 
 // hostCloses goes away after so many quarters of an envelope.
 func hostCloses(quarter int) func(*scene) {
 	return func(s *scene) {
-		s.listen(func(c net.Conn) {
+		s.listen(func(_ *host, c net.Conn) {
 			// Armored, an envelope is a third longer; on the console, more than twice.
 			io.CopyN(io.Discard, c, int64(len(s.sent)*quarter/4))
 		})
@@ -304,7 +300,7 @@ func hostCloses(quarter int) func(*scene) {
 }
 
 func hostCutsAnswer(s *scene) {
-	s.listen(func(c net.Conn) {
+	s.listen(func(_ *host, c net.Conn) {
 		if payload, ok := readFrame(c); ok {
 			io.WriteString(c, frame.OK(payload)[:20])
 		}
@@ -314,7 +310,7 @@ func hostCutsAnswer(s *scene) {
 func hostFillsDisk(s *scene) {
 	s.fillDisk()
 	s.emptyDisk()
-	s.listen(func(c net.Conn) {
+	s.listen(func(_ *host, c net.Conn) {
 		if s.typ == policy.ChannelConsole {
 			c.Read(make([]byte, 1))
 			s.fill()

@@ -38,7 +38,7 @@ func RunWired(ctx context.Context, t *target.Target, e *policy.Effective, w Wire
 	if err != nil {
 		return Summary{}, err
 	}
-	atStep = func(step string) {
+	o.atStep = func(step string) {
 		if step == w.KillAt {
 			kill()
 		}

@@ -45,6 +45,7 @@ type Options struct {
 	now    func() time.Time
 	wait   func(context.Context, time.Duration)
 	routes []route
+	atStep func(step string) // between the steps of an attempt, where the process may be killed
 }
 
 // Summary says where the envelopes stand after a pass.
@@ -89,6 +90,9 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	if o.wait == nil {
 		o.wait = pauseFor
 	}
+	if o.atStep == nil {
+		o.atStep = func(string) {}
+	}
 	box := OpenOutbox(t)
 	if !t.Exists(target.Outbox) {
 		return Summary{}, nil
@@ -109,10 +113,6 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	}
 	return p.run(ctx)
 }
-
-// atStep is called at the steps of an attempt between which the process may be
-// killed. Tests do that.
-var atStep = func(string) {}
 
 const bootID = "/proc/sys/kernel/random/boot_id"
 
@@ -270,7 +270,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	if err := p.record(r, c, a); err != nil {
 		return err
 	}
-	atStep("recorded")
+	p.atStep("recorded")
 
 	cctx, cancel := context.WithTimeout(ctx, c.deadline)
 	err := c.Send(cctx, item)
@@ -278,7 +278,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 		p.late[c.Name()] = true
 	}
 	cancel()
-	atStep("sent")
+	p.atStep("sent")
 
 	if err != nil {
 		a.Error = clip(err.Error())

@@ -337,7 +337,7 @@ type host struct {
 	done sync.WaitGroup
 }
 
-func (s *scene) listen(serve func(net.Conn)) {
+func (s *scene) listen(serve func(*host, net.Conn)) {
 	s.Helper()
 	// The name of a socket must be short.
 	dir, err := os.MkdirTemp("", "s")
@@ -376,7 +376,7 @@ func (s *scene) listen(serve func(net.Conn)) {
 			go func() {
 				defer h.done.Done()
 				defer c.Close()
-				serve(c)
+				serve(h, c)
 			}()
 		}
 	}()
