@@ -62,7 +62,10 @@ func TestAcceptance(t *testing.T) {
 		b.run(t)
 	}
 	for _, m := range moments {
-		t.Run("power cut "+m.name, func(t *testing.T) { testPowerCut(t, res.Lab, m) })
+		t.Run("power cut "+m.name, func(t *testing.T) {
+			t.Parallel()
+			testPowerCut(t, res.Lab, m)
+		})
 	}
 }
 

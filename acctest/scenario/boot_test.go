@@ -27,8 +27,10 @@ func TestSystems(t *testing.T) {
 	if os.Getenv("TOTP_ACC") != "all" {
 		t.Skip("set TOTP_ACC=all to build images of Debian 11 and 13 and boot them, as root on Debian")
 	}
+	t.Parallel()
 	for _, s := range []vm.System{vm.Debian11, vm.Debian13} {
 		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
 			cache, err := rootfs.CacheDir()
 			if err != nil {
 				t.Fatal(err)

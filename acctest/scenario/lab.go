@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -83,6 +84,8 @@ func (l *Lab) findPacker(ctx context.Context, cache string) error {
 	if err := p.InstallQEMU(ctx); err != nil {
 		return err
 	}
+	building.Lock()
+	defer building.Unlock()
 	if err := p.Install(ctx, filepath.Join(l.Module, pluginProgram), packer.Source); err != nil {
 		return err
 	}
@@ -91,8 +94,13 @@ func (l *Lab) findPacker(ctx context.Context, cache string) error {
 	return nil
 }
 
+// building is held while programs are written, or copied, by one of several labs.
+var building sync.Mutex
+
 // BuildPrograms runs make build.
 func BuildPrograms(ctx context.Context, module string, r *report.Reporter) error {
+	building.Lock()
+	defer building.Unlock()
 	defer r.Busy("make build", nil)()
 	return run(ctx, module, "make", "--no-print-directory", "build")
 }
