@@ -216,7 +216,8 @@ type Channel struct {
 type SSHD struct {
 	// `compatible` (the keys that people have: RSA from 2048 bits, ECDSA, security
 	// keys), `strict` (post-quantum key exchange, RSA from 3072 bits) or `distro`
-	// (what sshd is built with). Default: `compatible`.
+	// (what sshd is built with). OpenSSH before 9.1 (Debian 11) cannot refuse RSA
+	// keys for their size, and has no `strict`. Default: `compatible`.
 	Algorithms string `mapstructure:"algorithms"`
 
 	// Groups whose members log in with their key alone: for automation, which
