@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +26,7 @@ import (
 )
 
 // template is a whole build: Packer's null source connects over SSH to the
-// guest. The provisioner's block comes in at the end.
+// guest. The provisioner's block comes in at the end, and what comes later.
 const template = `
 packer {
   required_plugins {
@@ -45,18 +47,20 @@ build {
   provisioner "totp" {
 %s
   }
+%s
 }
 `
 
 // packerBuild provisions the guest as a user, with real Packer and the built
-// plugin, and returns what Packer said, what sshd logged, and how Packer ended.
-func (m *machine) packerBuild(user, block string) (out, sshdLog string, ended error) {
+// plugin, and with other provisioners later. It returns what Packer said, what
+// sshd logged, and how Packer ended.
+func (m *machine) packerBuild(user, block, later string) (out, sshdLog string, ended error) {
 	m.t.Helper()
 	sshd, err := m.StartSSHD(m.t.Context())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	source := fmt.Sprintf(template, sshd.Host, sshd.Port, user, m.img.people[user].key.File, block)
+	source := fmt.Sprintf(template, sshd.Host, sshd.Port, user, m.img.people[user].key.File, block, later)
 	file := filepath.Join(m.dir, "build.pkr.hcl")
 	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
 		m.t.Fatal(err)
@@ -102,31 +106,79 @@ func TestPackerBuildEnrollLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 		file := filepath.Join(m.dir, "policy.yaml")
-		if err := os.WriteFile(file, []byte(m.img.policy), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(m.img.policy+"clean: {build_user: carol}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m.provisionAndLogIn("carol", fmt.Sprintf("policy_file = %q", file))
+		m.provision("carol", fmt.Sprintf("policy_file = %q", file), goOn)
+		m.finish("carol")
+		// A stranger of that name comes to the instance.
+		if err := m.AddUser(t.Context(), rootfs.User{Name: "carol", Keys: []string{carol.key.Public}, Password: carol.password}); err != nil {
+			t.Fatal(err)
+		}
+		m.enrollAndLogIn()
 	})
 }
 
+// goOn are provisioners after ours: one that cleans, which ours leaves to its user
+// where Packer makes no image; one that needs the session and sudo; one that ends
+// the connection, as a reboot does; and one on a connection of its own.
+const goOn = `
+  provisioner "shell" {
+    inline = ["sudo -n totp-agent clean --report"]
+  }
+  provisioner "shell" {
+    inline = ["echo later-as-$(sudo -n id -un)-for-$(id -un)"]
+  }
+  provisioner "shell" {
+    expect_disconnect = true
+    inline = ["sudo -n sh -c 'for p in /proc/[0-9]*; do if grep -qa \"^sshd[-a-z]*: carol\" $p/cmdline; then kill -9 $(basename $p); fi; done'"]
+  }
+  provisioner "shell" {
+    inline = ["echo again-as-$(sudo -n id -un)-for-$(id -un)"]
+  }
+`
+
 func (m *machine) provisionAndLogIn(builder, block string) {
+	m.t.Helper()
+	log := m.provision(builder, block, "")
+	// One for each operation of the communicator.
+	if n := strings.Count(log, "Starting session:"); n == 0 || n > 6 {
+		m.t.Errorf("%d sessions, want 6 at most\n%s", n, log)
+	}
+	m.must("sh", "-c", newMachineID)
+	m.enrollAndLogIn()
+}
+
+// provision builds the image, and returns what sshd logged meanwhile.
+func (m *machine) provision(builder, block, later string) (sshdLog string) {
 	t := m.t
 	t.Helper()
 	report := filepath.Join(m.dir, "report.json")
-	out, log, err := m.packerBuild(builder, fmt.Sprintf("%s\nreport = %q\n", block, report))
+	out, log, err := m.packerBuild(builder, fmt.Sprintf("%s\nreport = %q\n", block, report), later)
 	t.Logf("packer:\n%s", out)
 	if err != nil {
 		t.Fatalf("%v\nsshd:\n%s", err, log)
 	}
-	// One for each operation of the communicator.
-	if n := strings.Count(log, "Starting session:"); n == 0 || n > 6 {
-		t.Errorf("%d sessions, want 6 at most\n%s", n, log)
+	if later != "" {
+		deferred := fmt.Sprintf(`the account \"%s\" with its home directory, password and sudo rules`, builder)
+		for _, want := range []string{deferred, "later-as-root-for-" + builder, "again-as-root-for-" + builder} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no later provisioner has said %q", want)
+			}
+		}
+		connections := map[string]bool{}
+		for _, session := range regexp.MustCompile(`Starting session: .* port [0-9]+`).FindAllString(log, -1) {
+			connections[session] = true
+		}
+		if len(connections) != 2 {
+			t.Errorf("%d connections, want one and another after that was lost\n%s", len(connections), log)
+		}
 	}
 	fetched, err := os.ReadFile(report)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if there := m.must("cat", "/var/lib/totp-agent/report.json"); string(fetched) != there {
+	if there := m.must("cat", "/var/lib/totp-agent/report.json"); string(fetched) != there && later == "" {
 		t.Error("the report that was fetched is not the guest's")
 	}
 	if left := m.must("find", "/tmp", "/var/tmp", "-mindepth", "1"); left != "" {
@@ -135,11 +187,35 @@ func (m *machine) provisionAndLogIn(builder, block string) {
 	if got := m.list(pamStates); len(got) != 0 {
 		t.Errorf("secrets in the image: %v", got)
 	}
-	m.must("sh", "-c", newMachineID)
+	return log
+}
+
+// finish is what the image's first boot does with what the build needed: until
+// then it is there, and deferred.
+func (m *machine) finish(builder string) {
+	t := m.t
+	t.Helper()
+	needed := []string{"/home/" + builder + "/.ssh/authorized_keys", "/etc/sudoers.d/90-" + builder, "/root/.ssh/authorized_keys", "/etc/ssh/ssh_host_ed25519_key"}
+	if there := m.exist(needed...); !slices.Equal(there, needed) {
+		t.Errorf("of what the build needs only %q are there", there)
+	}
+	m.ok("clean", "--finish", "boot")
+	if there := m.exist(append(needed, "/home/"+builder)...); there != nil {
+		t.Errorf("still there: %q", there)
+	}
+	if s := run(t, m.Command(t.Context(), "id", builder)); s.code == 0 {
+		t.Errorf("the account %s is there", builder)
+	}
+	m.must("ssh-keygen", "-A")
+}
+
+// enrollAndLogIn is an instance's first boot, and all that is tried with it.
+func (m *machine) enrollAndLogIn() {
+	m.t.Helper()
 	m.ok("check")
 	cards := m.firstBoot()
 	if len(cards) != 2 {
-		t.Fatalf("%d cards, want alice's and bob's", len(cards))
+		m.t.Fatalf("%d cards, want alice's and bob's", len(cards))
 	}
 	m.table(cards)
 }
@@ -150,7 +226,7 @@ func TestPackerBuildWithoutSudoIsRefused(t *testing.T) {
 	m := newGuest(t)
 	people := m.img.people
 	before := snapshot(t, m.Path("/etc"))
-	out, _, err := m.packerBuild("carol", block(people["alice"]))
+	out, _, err := m.packerBuild("carol", block(people["alice"]), "")
 	if err == nil || !strings.Contains(out, "sudo") {
 		t.Errorf("%v\n%s", err, out)
 	}
