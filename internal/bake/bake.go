@@ -60,8 +60,13 @@ var (
 	ErrCloudInit   = errors.New("cloud-init would not run the module totp")
 )
 
+// ErrPackagesStay is no reason: it comes with one, and names the packages that a
+// failed bake had installed by then.
+var ErrPackagesStay = errors.New("installed by this bake, and not removed again")
+
 // Run makes the target an image whose SSH logins demand key and code. When it
-// fails, every file is as it was before.
+// fails, every file is as it was before; the error is [ErrPackagesStay] as well
+// where packages are not.
 func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
@@ -69,7 +74,7 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 	b := &baker{Options: o, t: t, journal: journal{t: t}}
 	report, err := b.run(ctx)
 	if err != nil {
-		return nil, errors.Join(err, b.restore(ctx))
+		return nil, errors.Join(err, b.restore(ctx), b.stay(ctx))
 	}
 	b.journal.close()
 	// What apt and systemctl have done is not on the disk yet, and a build may end
@@ -108,6 +113,9 @@ type baker struct {
 	journal journal
 	facts   *facts
 	plan    *plan
+
+	wanted []string          // packages that were asked for
+	had    map[string]string // those of them that were there before
 
 	effective map[string]map[string]string // user → keyword → value, as sshd says
 	clockKept *ReportTime

@@ -213,6 +213,70 @@ func TestRunRestores(t *testing.T) {
 	}
 }
 
+// The packages that a bake installed before it failed stay, and are named: those
+// alone that were not there.
+func TestPackagesStay(t *testing.T) {
+	const gone, removed, there = "", " 1-1 config-files\n", " 1-1 installed\n"
+	for _, test := range []struct {
+		name          string
+		before, after [2]string // the module's package, and the NTP client's
+		fail          string    // the command that does
+		err           error
+		stay          string
+	}{
+		{"after the installation", [2]string{removed, gone}, [2]string{there, there}, target.SSHD + " -t", ErrSSHDRefuses, "libpam-google-authenticator, systemd-timesyncd: "},
+		{"one was there", [2]string{gone, there}, [2]string{there, there}, target.SSHD + " -t", ErrSSHDRefuses, "libpam-google-authenticator: "},
+		{"in the middle of it", [2]string{gone, gone}, [2]string{" 1-1 half-configured\n", gone}, target.AptGet, errCommand, "libpam-google-authenticator: "},
+		{"before it", [2]string{gone, removed}, [2]string{gone, removed}, target.AptGet, errCommand, ""},
+	} {
+		m := newMachine(t)
+		m.must(m.Remove(module))
+		m.must(m.Remove("/lib/systemd/system/systemd-timesyncd.service"))
+		now := test.before
+		handle := m.Handle
+		m.Handle = func(argv []string) targettest.Answer {
+			line := strings.Join(argv, " ")
+			switch {
+			case argv[0] == target.DpkgQuery:
+				var a targettest.Answer
+				for i, name := range []string{"libpam-google-authenticator", "systemd-timesyncd"} {
+					if now[i] != gone && slices.Contains(argv, name) {
+						a.Stdout += name + now[i]
+					}
+				}
+				return a
+			case argv[0] == target.AptGet && slices.Contains(argv, "install"):
+				now = test.after
+				m.put(module, elfAMD64, 0o644)
+			}
+			if strings.HasPrefix(line, test.fail) && !slices.Contains(argv, "update") {
+				return targettest.Answer{Err: errCommand}
+			}
+			return handle(argv)
+		}
+		_, err := Run(t.Context(), m.Target, m.options())
+		if !errors.Is(err, test.err) || errors.Is(err, ErrPackagesStay) != (test.stay != "") {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		said := ""
+		for line := range strings.Lines(err.Error()) {
+			if strings.Contains(line, ErrPackagesStay.Error()) {
+				said = line
+			}
+		}
+		if test.stay != "" && !strings.HasPrefix(said, test.stay) {
+			t.Errorf("%s: %q, want %q", test.name, said, test.stay)
+		}
+	}
+	// A bake that installs nothing says nothing of packages.
+	m := newMachine(t)
+	m.fail[target.SSHD+" -t"] = targettest.Answer{Err: errCommand}
+	if _, err := Run(t.Context(), m.Target, m.options()); !errors.Is(err, ErrSSHDRefuses) || errors.Is(err, ErrPackagesStay) {
+		t.Errorf("nothing was installed: %v", err)
+	}
+}
+
 func TestRunInterrupted(t *testing.T) {
 	m := newMachine(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -134,7 +134,7 @@ func (m *machine) answer(argv []string) targettest.Answer {
 		user, _, _ := strings.Cut(strings.TrimPrefix(line, target.SSHD+" -T -C user="), ",")
 		return targettest.Answer{Stdout: m.settings(user)}
 	case argv[0] == target.DpkgQuery:
-		return targettest.Answer{Stdout: "libpam-google-authenticator 20191231-2\nopenssh-server 1:9.2p1-2+deb12u10\n"}
+		return targettest.Answer{Stdout: "libpam-google-authenticator 20191231-2 installed\nopenssh-server 1:9.2p1-2+deb12u10 installed\n"}
 	case argv[0] == target.AptGet && m.apt != nil:
 		m.apt(argv)
 	}

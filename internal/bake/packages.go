@@ -6,6 +6,8 @@ package bake
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
@@ -51,23 +53,44 @@ func (b *baker) packages(ctx context.Context) (string, error) {
 // install has the system's package manager install packages, and returns all that
 // were asked of it.
 func (b *baker) install(ctx context.Context, names []string) ([]string, error) {
+	b.wanted = slices.Clone(names)
+	if b.facts.epel {
+		b.wanted = append(b.wanted, epelPackage)
+	}
+	b.had = b.facts.versions(ctx, b.t, b.wanted...)
 	if !b.facts.dpkg {
 		return b.dnf(ctx, names)
 	}
 	return names, b.aptInstall(ctx, names)
 }
 
-// packageVersions are the versions of the packages that make the login, as the
-// package manager has them.
-func (f *facts) packageVersions(ctx context.Context, t *target.Target) map[string]string {
+// stay names the packages that a bake installed which failed later on, or in the
+// middle of installing: nil where there are none.
+func (b *baker) stay(ctx context.Context) error {
+	if b.wanted == nil {
+		return nil
+	}
+	// The package manager is asked, since it may have failed halfway.
+	now := b.facts.versions(context.WithoutCancel(ctx), b.t, b.wanted...)
+	maps.DeleteFunc(now, func(name, _ string) bool { _, had := b.had[name]; return had })
+	if len(now) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w; remove by hand what is not to be there", strings.Join(slices.Sorted(maps.Keys(now)), ", "), ErrPackagesStay)
+}
+
+// versions are the versions of those packages that are there, as the package
+// manager has them.
+func (f *facts) versions(ctx context.Context, t *target.Target, names ...string) map[string]string {
 	if !f.dpkg {
-		return f.rpmVersions(ctx, t, f.pamPackage, f.sshPackage)
+		return f.rpmVersions(ctx, t, names...)
 	}
 	vs := map[string]string{}
-	out, _ := t.Run(ctx, target.DpkgQuery, "-W", "-f", "${Package} ${Version}\n", f.pamPackage, f.sshPackage)
+	out, _ := t.Run(ctx, append([]string{target.DpkgQuery, "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"}, names...)...)
 	for line := range strings.Lines(string(out)) {
-		if name, version, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			vs[name] = version
+		// One that was removed has a version too, as long as its configuration is there.
+		if f := strings.Fields(line); len(f) == 3 && f[2] != "config-files" && f[2] != "not-installed" {
+			vs[f[0]] = f[1]
 		}
 	}
 	return vs

@@ -344,6 +344,16 @@ func TestRedHatPackages(t *testing.T) {
 				return targettest.Answer{Stderr: "Error: Unable to find a match: " + names[0], Err: errCommand}
 			}
 		}, ran: []string{"google-authenticator", "epel-release"}, err: ErrPackage, says: "epel-release-latest-10.noarch.rpm"},
+		{name: "EPEL by its package, without ours", prepare: func(m *redhatMachine) {
+			m.must(m.Remove(redhatModule))
+			m.dnf = func(names []string) targettest.Answer {
+				if slices.Contains(names, "epel-release") {
+					m.rpms["epel-release"] = "9-9.el9"
+					return targettest.Answer{}
+				}
+				return noMatch5
+			}
+		}, ran: []string{"google-authenticator", "epel-release", "google-authenticator"}, err: ErrPackagesStay, says: "\nepel-release: installed"},
 		{name: "EPEL without the package", prepare: func(m *redhatMachine) {
 			m.must(m.Remove(redhatModule))
 			m.rpms["epel-release"] = "9-9.el9"

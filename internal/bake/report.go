@@ -133,7 +133,7 @@ func (b *baker) report(ctx context.Context) (*Report, string, error) {
 		Agent:    version.String(),
 		System:   ReportSystem{b.facts.id, b.facts.versionID, b.facts.name, b.facts.arch, b.facts.support},
 		OpenSSH:  b.facts.openSSH.String(),
-		Packages: b.facts.packageVersions(ctx, b.t),
+		Packages: b.facts.versions(ctx, b.t, b.facts.pamPackage, b.facts.sshPackage),
 		Links:    map[string]string{},
 		SSHD:     b.effective,
 
