@@ -97,6 +97,27 @@ func (s Spec) Unread(image *Image) []string {
 	return names
 }
 
+// Unfit returns an error for each user whose card, sealed to whom s and the image,
+// which may be nil, name, has no room in one of their channels. The others carry it
+// all the same.
+func (s Spec) Unfit(image *Image) []error {
+	e, err := s.effective(image)
+	if err != nil {
+		return nil
+	}
+	var errs []error
+	for _, u := range s.Users {
+		own, escrow := e.RecipientsOf(u.Name)
+		if len(own) == 0 {
+			continue
+		}
+		if err := e.Misfit(u.Name, append(own, escrow...)); err != nil {
+			errs = append(errs, fmt.Errorf("user %q: %w", u.Name, fromPolicy(err)))
+		}
+	}
+	return errs
+}
+
 // Ticket returns the ticket for the owner: by what to know the cards of the
 // instance that gets the document of s, which has a token. Without the image's
 // report, nil, nobody but those whom s names may read a card.

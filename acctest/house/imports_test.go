@@ -33,7 +33,7 @@ var may = map[string][]string{
 	"internal/deliver/console": {"internal/deliver/frame"},
 	"internal/deliver/receive": {"internal/deliver/frame"},
 	"internal/deliver/frame":   {},
-	"internal/policy":          {"secrets/otp", "secrets/seal"},
+	"internal/policy":          {"secrets/card", "secrets/otp", "secrets/seal"},
 	"internal/target":          {},
 	"internal/target/...":      {"internal/target"}, // fakes, for tests
 	"internal/agentbin":        {},

@@ -122,6 +122,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 		if u.Why != "" {
 			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Why)
 		}
+		if u.Remark != "" {
+			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Remark)
+		}
 		for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
 			fmt.Fprintf(w, "%s: %s: %s\n", u.Name, name, attempt(u.Delivery[name]))
 		}
@@ -179,6 +182,9 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 		fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", args[0], res.ID, res.Generation)
 		for _, name := range res.Spent {
 			fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", args[0], name)
+		}
+		if res.Remark != "" {
+			fmt.Fprintf(e.err, "reset: %s: %s\n", args[0], res.Remark)
 		}
 		if len(res.Ways) == 0 {
 			fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", args[0])

@@ -27,7 +27,7 @@ func TestPrintStatus(t *testing.T) {
 				"virtio":  {State: deliver.Delivered, Tries: 2, Last: noon},
 				"console": {State: deliver.Offered, Tries: 1, Last: noon},
 			}},
-			{Name: "bob", Enrolled: true, ID: "bbbbbbbbbbbbbbbbbbbbbbbbbb", Card: enroll.CardWaiting, Delivery: map[string]enroll.Delivery{
+			{Name: "bob", Enrolled: true, ID: "bbbbbbbbbbbbbbbbbbbbbbbbbb", Card: enroll.CardWaiting, Remark: "channels[1]: too large", Delivery: map[string]enroll.Delivery{
 				"http": {State: deliver.Failed, Tries: 3, Last: noon, Next: noon.Add(time.Minute), Error: "no answer"},
 			}},
 			{Name: "carol", Enrolled: true, ID: "cccccccccccccccccccccccccc", Card: enroll.CardOffered, Delivery: map[string]enroll.Delivery{
@@ -52,6 +52,7 @@ dave   yes       no         dddddddddddddddddddddddddd  waiting
 erin   no        no         -                           -
 alice: console: offered, try 1 at 2026-07-01T12:00:00Z
 alice: virtio: delivered, try 2 at 2026-07-01T12:00:00Z
+bob: channels[1]: too large
 bob: http: failed, try 3 at 2026-07-01T12:00:00Z: no answer; next try not before 2026-07-01T12:01:00Z
 carol: file: offered, try 1 at 2026-07-01T12:00:00Z
 dave: http: TAMPERED, try 1 at 2026-07-01T12:00:00Z, what is there is not from this machine

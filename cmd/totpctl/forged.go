@@ -35,7 +35,7 @@ func sameCard(a, b card.Card) bool {
 	}
 	form := func(c card.Card) ([]byte, error) { return json.Marshal(c) }
 	if a.Type != b.Type {
-		form = card.Card.Compact
+		form = card.Card.ShortCompact
 	}
 	x, errA := form(a)
 	y, errB := form(b)

@@ -59,6 +59,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"cut":           cut,
 	"drop-lines":    dropLines,
 	"indent":        indent,
+	"fold":          fold,
 	"replace":       replace,
 	"join":          join,
 	"code":          code,
@@ -372,6 +373,15 @@ func indent(ts *testscript.TestScript, neg bool, args []string) {
 			out = append(append(out, args[0]...), line...)
 		}
 		return out
+	})
+}
+
+// fold breaks lines after so many columns, as fold(1): fold N FILE.
+func fold(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	change(ts, args[1], func(b []byte) []byte {
+		return regexp.MustCompile(fmt.Sprintf(".{%d}", n)).ReplaceAll(b, []byte("$0\n"))
 	})
 }
 

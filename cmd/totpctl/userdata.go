@@ -148,6 +148,9 @@ func userData(o userDataOptions) error {
 			return err
 		}
 	}
+	for _, err := range spec.Unfit(image) {
+		warningf("%v", err)
+	}
 	doc, err := o.document(spec)
 	if err != nil {
 		return err

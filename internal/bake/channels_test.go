@@ -63,6 +63,11 @@ func TestOnce(t *testing.T) {
 	if got := once(p); !strings.Contains(got, "channels[1] (http)") || strings.Contains(got, "channels[0]") {
 		t.Errorf("got %q", got)
 	}
+	p.Channels = []policy.Channel{{Type: policy.ChannelOpenStack}}
+	if got := once(p); !strings.Contains(got, "channels[0] (openstack)") {
+		t.Errorf("got %q", got)
+	}
+	p.Channels = []policy.Channel{{Type: policy.ChannelFile}}
 	if got := once(&policy.Policy{Channels: p.Channels[:1]}); got != "" {
 		t.Errorf("got %q", got)
 	}

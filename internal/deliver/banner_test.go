@@ -227,7 +227,7 @@ func TestBannerBounded(t *testing.T) {
 func TestShowAgainAndHide(t *testing.T) {
 	b, box, tg := newBanner(t, "")
 	e := &policy.Effective{Policy: policy.Policy{Require: policy.RequireAny, Channels: []policy.Channel{{Type: policy.ChannelFile}, {Type: policy.ChannelSSHBanner}}}}
-	must(t, box.Stage(meta(aliceID, "alice"), sealedTo(t, 500, hybrid(t))))
+	must(t, box.Stage(meta(aliceID, "alice"), sealedTo(t, 500, hybrid(t)), nil))
 	must(t, box.Promote(aliceID))
 	m := meta(aliceID, "alice")
 

@@ -48,7 +48,7 @@ func leastChannel(typ string) policy.Channel {
 }
 
 func TestRegistry(t *testing.T) {
-	if got := strings.Join(Types(), " "); got != "console file http ssh-banner virtio" {
+	if got := strings.Join(Types(), " "); got != "console file http openstack ssh-banner virtio" {
 		t.Errorf("types %q", got)
 	}
 	for typ, d := range drivers {
@@ -93,6 +93,7 @@ func TestRoutes(t *testing.T) {
 		{Type: policy.ChannelHTTP, URL: "https://panel.example/b/{id}"},
 		{Type: policy.ChannelHTTP, URL: "https://panel.example:8443/{id}", User: "alice", Envelopes: policy.EnvelopesOne},
 		{Type: policy.ChannelHTTP, URL: "http://panel.example/{id}"},
+		{Type: policy.ChannelOpenStack, User: "alice"},
 	}, tg)
 	if !errors.Is(err, ErrType) || !errors.Is(err, errPortName) || !errors.Is(err, errURL) {
 		t.Errorf("got %v", err)
@@ -104,10 +105,13 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: no deadline", r.Name())
 		}
 	}
-	if got := strings.Join(names, ", "); got != "file, virtio, virtio:org.example.0, console, http:panel.example, http:panel.example #2, http:panel.example:8443 for alice" {
+	if got := strings.Join(names, ", "); got != "file, virtio, virtio:org.example.0, console, http:panel.example, http:panel.example #2, http:panel.example:8443 for alice, openstack for alice" {
 		t.Errorf("routes %q", got)
 	}
-	if last := rs[len(rs)-1]; !last.network || !last.one || last.user != "alice" || rs[0].network || rs[0].one || rs[0].user != "" {
+	if last := rs[len(rs)-1]; !last.compact || rs[len(rs)-2].compact {
+		t.Errorf("routes %+v", rs)
+	}
+	if last := rs[len(rs)-2]; !last.network || !last.one || last.user != "alice" || rs[0].network || rs[0].one || rs[0].user != "" {
 		t.Errorf("routes %+v", rs)
 	}
 }

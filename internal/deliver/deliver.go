@@ -43,6 +43,10 @@ var ErrType = errors.New("not a channel type of this version")
 type Item struct {
 	Meta
 	Sealed []byte // a binary age file
+
+	// Compact is a binary age file of the card's compact form, for drivers that
+	// want it; nil if there is none.
+	Compact []byte
 }
 
 // A Channel is one way out of the machine.
@@ -78,6 +82,9 @@ type Driver struct {
 	// Network is set where many machines share the other end. Such channels come
 	// after the others in a pass, and their first try waits for a random while.
 	Network bool
+
+	// Compact says that the channels have little room, and carry Item.Compact.
+	Compact bool
 
 	// Deadline is how long one Send may take.
 	Deadline time.Duration
@@ -120,6 +127,7 @@ type route struct {
 	Channel
 	deadline time.Duration
 	network  bool
+	compact  bool
 	user     string // whose envelopes it takes; empty: everybody's
 	one      bool   // it takes one envelope in its life
 }
@@ -149,7 +157,7 @@ func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 		if n := len(seen[name]); n > 1 {
 			ch = named{ch, fmt.Sprintf("%s #%d", name, n)}
 		}
-		rs = append(rs, route{ch, d.Deadline, d.Network, c.User, c.TakesOne()})
+		rs = append(rs, route{ch, d.Deadline, d.Network, d.Compact, c.User, c.TakesOne()})
 	}
 	return rs, errors.Join(errs...)
 }
@@ -163,14 +171,15 @@ type named struct {
 func (n named) Name() string { return n.name }
 
 // Ways returns the names of the channels that a new envelope of a user can leave
-// by, and of those that take one envelope in their life and have had it.
-func (o *Outbox) Ways(e *policy.Effective, user string) (open, spent []string, err error) {
+// by, and of those that take one envelope in their life and have had it. compact
+// says that the card's compact form is there as well.
+func (o *Outbox) Ways(e *policy.Effective, user string, compact bool) (open, spent []string, err error) {
 	rs, _ := routes(e.Channels, o.t)
 	p, err := o.taken(rs)
 	for _, r := range forEnvelope(rs, nil, "", user) {
 		if r.one && p[r.Name()] != "" {
 			spent = append(spent, r.Name())
-		} else {
+		} else if compact || !r.compact {
 			open = append(open, r.Name())
 		}
 	}

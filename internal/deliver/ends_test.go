@@ -8,6 +8,7 @@ package deliver_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -34,6 +35,25 @@ var ends = map[string]*end{
 			return append([][]byte(nil), s.panel.Bodies()...)
 		},
 		half: func(n int) int { return 1500 + n/2 }, // after a handshake
+	},
+	policy.ChannelOpenStack: {
+		start: func(s *scene) {
+			if s.nova == nil {
+				s.nova = deliver.NewNova(s)
+			}
+			s.nova.Before(nil)
+			s.nova.After(nil)
+			s.wire.Addr = s.nova.Addr()
+		},
+		got: func(s *scene) [][]byte {
+			b, err := base64.StdEncoding.DecodeString(s.nova.Password())
+			if err != nil {
+				s.Error(err)
+			}
+			return [][]byte{b}
+		},
+		half:    func(int) int { return 600 }, // the header has 200
+		compact: true,
 	},
 	policy.ChannelVirtio: {
 		start: func(s *scene) {
@@ -114,7 +134,7 @@ var ends = map[string]*end{
 	},
 }
 
-// The server of the channel http.
+// The server of the channel http, and some of it of openstack.
 
 func webWorks(s *scene) {
 	if s.panel == nil {
@@ -150,11 +170,34 @@ func webHasOtherCA(s *scene) {
 	s.wire.Addr = other.Addr()
 }
 
+// answers makes the server of http, or the metadata service, do this in the place
+// of what it does with a request that it has read.
+func (s *scene) answers(do http.HandlerFunc) {
+	if s.nova == nil {
+		s.panel.Then(do)
+		return
+	}
+	s.nova.Before(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err == nil {
+			do(w, r)
+		}
+	})
+}
+
+// hasKept makes it do this when it has the envelope.
+func (s *scene) hasKept(do http.HandlerFunc) {
+	if s.nova == nil {
+		s.panel.Then(do)
+		return
+	}
+	s.nova.After(do)
+}
+
 // webAnswers makes the server say this. more is a header's value: Location for a
 // redirect, else Retry-After.
 func webAnswers(code int, more string) func(*scene) {
 	return func(s *scene) {
-		s.panel.Then(func(w http.ResponseWriter, _ *http.Request) {
+		s.answers(func(w http.ResponseWriter, _ *http.Request) {
 			switch {
 			case more == "":
 			case code < 400:
@@ -168,7 +211,7 @@ func webAnswers(code int, more string) func(*scene) {
 }
 
 func webNeverEnds(s *scene) {
-	s.panel.Then(func(w http.ResponseWriter, r *http.Request) {
+	s.answers(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(500)
 		for r.Context().Err() == nil {
@@ -181,23 +224,28 @@ func webNeverEnds(s *scene) {
 
 func webHangs(s *scene) {
 	s.wire.Deadline = short
-	s.panel.Then(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s.answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
 
 // webCuts ends the connection after so many quarters of the body, and answers
 // nothing.
 func webCuts(quarter int) func(*scene) {
 	return func(s *scene) {
-		s.panel.Before(func(w http.ResponseWriter, r *http.Request) {
+		cut := func(w http.ResponseWriter, r *http.Request) {
 			io.CopyN(io.Discard, r.Body, r.ContentLength*int64(quarter)/4)
 			hijack(w).Close()
-		})
+		}
+		if s.nova != nil {
+			s.nova.Before(cut)
+			return
+		}
+		s.panel.Before(cut)
 	}
 }
 
 // webCutsAnswer ends it when the answer has begun.
 func webCutsAnswer(s *scene) {
-	s.panel.Then(func(w http.ResponseWriter, _ *http.Request) {
+	s.hasKept(func(w http.ResponseWriter, _ *http.Request) {
 		c := hijack(w)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 		c.Close()
@@ -205,7 +253,7 @@ func webCutsAnswer(s *scene) {
 }
 
 func webBabbles(s *scene) {
-	s.panel.Then(func(w http.ResponseWriter, _ *http.Request) {
+	s.hasKept(func(w http.ResponseWriter, _ *http.Request) {
 		c := hijack(w)
 		io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1\r\n")
 		c.Close()
@@ -215,7 +263,7 @@ func webBabbles(s *scene) {
 func webFillsDisk(s *scene) {
 	s.fillDisk()
 	s.emptyDisk()
-	s.panel.Then(func(http.ResponseWriter, *http.Request) { s.fill() })
+	s.hasKept(func(http.ResponseWriter, *http.Request) { s.fill() })
 }
 
 func hijack(w http.ResponseWriter) net.Conn {

@@ -49,6 +49,8 @@ func RunWired(ctx context.Context, t *target.Target, e *policy.Effective, w Wire
 		switch c := rs[i].Channel.(type) {
 		case *web:
 			c.dial, c.now = w.dial, now
+		case *openstack:
+			c.dial = w.dial
 		case *virtio:
 			c.open, c.grace = w.open, 0
 		case *tty:
@@ -122,6 +124,9 @@ func (l *limited) Write(b []byte) (int, error) {
 	l.left -= len(b)
 	return l.Conn.Write(b)
 }
+
+// ErrNoPassword is the error of a metadata service that takes nothing.
+var ErrNoPassword = errNoPassword
 
 // Panel is the HTTPS server of the other tests.
 type Panel = panel

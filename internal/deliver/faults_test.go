@@ -65,6 +65,7 @@ const (
 	noNetwork = "no network is on the way"
 	noAnswer  = "nobody answers: the channel is offered"
 	noOther   = "there is no other end: it is a file of this machine"
+	noTLS     = "metadata come by plain HTTP, from the host itself"
 	noVisitor = "it is a text of this machine, which sshd shows to whoever comes"
 )
 
@@ -92,6 +93,32 @@ var faultTables = map[string]map[string]fault{
 		diskFull:       {make: (*scene).fillDisk},
 		diskFillsUp:    {make: webFillsDisk, says: errInterrupted},
 		otherEndAbsent: {never: "a server that is not there refuses or cannot be reached: see those"},
+		notReading:     {make: webHangs, says: deliver.ErrTimeout},
+		garbage:        {make: webBabbles, says: deliver.ErrNotHTTP},
+		consoleBusy:    {never: "no console is on the way"},
+	},
+	policy.ChannelOpenStack: {
+		refused:        {make: webRefuses, says: deliver.ErrRefused},
+		unreachable:    {make: func(s *scene) { s.wire.Fail = "unreachable" }, says: deliver.ErrUnreachable},
+		noName:         {never: "the address is a number"},
+		wrongName:      {never: noTLS},
+		expired:        {never: noTLS},
+		unknownCA:      {never: noTLS},
+		redirected:     {make: webAnswers(307, "http://other.example/"), says: deliver.ErrStatus},
+		clientError:    {make: webAnswers(400, ""), says: deliver.ErrStatus},
+		serverError:    {make: webAnswers(500, ""), says: deliver.ErrStatus},
+		tooMany:        {make: webAnswers(429, "7200"), says: deliver.ErrStatus},
+		endlessAnswer:  {make: webNeverEnds, says: deliver.ErrStatus},
+		hanging:        {make: webHangs, says: deliver.ErrTimeout},
+		cutFirst:       {make: webCuts(1), says: deliver.ErrCut},
+		cutSecond:      {make: webCuts(2), says: deliver.ErrCut},
+		cutThird:       {make: webCuts(3), says: deliver.ErrCut},
+		cutLast:        {make: webCuts(4), says: deliver.ErrCut},
+		cutSuccess:     {make: webCutsAnswer, says: deliver.ErrCut},
+		wrongClock:     {never: "nothing on the way looks at a clock"},
+		diskFull:       {make: (*scene).fillDisk},
+		diskFillsUp:    {make: webFillsDisk, says: errInterrupted},
+		otherEndAbsent: {make: webAnswers(404, ""), says: deliver.ErrNoPassword},
 		notReading:     {make: webHangs, says: deliver.ErrTimeout},
 		garbage:        {make: webBabbles, says: deliver.ErrNotHTTP},
 		consoleBusy:    {never: "no console is on the way"},

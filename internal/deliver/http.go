@@ -104,7 +104,7 @@ func (w *web) send(ctx context.Context, item Item) error {
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		err, certain := w.failure(err)
+		err, certain := failure(err, w.now())
 		if certain || !connected {
 			return Unsent(err)
 		}

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// The errors of the http channel. None repeats what the server said, but for
+// The errors of the channels http and openstack. None repeats what the server said, but for
 // the code of the answer and a storage service's own name of the error: an
 // answer may repeat the URL, which is a capability.
 var (
@@ -48,7 +48,7 @@ var (
 
 // failure is what a request without an answer failed of, in our own words, and
 // whether the server certainly has not taken the envelope.
-func (w *web) failure(err error) (reason error, certain bool) {
+func failure(err error, now time.Time) (reason error, certain bool) {
 	var (
 		dns      *net.DNSError
 		name     x509.HostnameError
@@ -67,7 +67,7 @@ func (w *web) failure(err error) (reason error, certain bool) {
 	case errors.As(err, &name):
 		return ErrCertName, true
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w; this machine's clock says %s", ErrCertTime, w.now().UTC().Format(time.RFC3339)), true
+		return fmt.Errorf("%w; this machine's clock says %s", ErrCertTime, now.UTC().Format(time.RFC3339)), true
 	case errors.As(err, &ca), errors.As(err, &invalid):
 		return ErrCertCA, true
 	case errors.As(err, &alert) && alert.Op == remoteError, errors.As(err, &record):
@@ -105,7 +105,7 @@ func (w *web) judge(resp *http.Response) error {
 	if service != "" {
 		said += " " + service
 	}
-	pause := w.retryAfter(resp)
+	pause := retryAfter(resp, w.now())
 	switch {
 	case code == http.StatusForbidden && slices.Contains(refusals, service):
 		return Unsent(Later(fmt.Errorf("answer %s: %w; look at the credentials in URL and headers, and at this machine's clock, which says %s",
@@ -116,8 +116,14 @@ func (w *web) judge(resp *http.Response) error {
 		return Unsent(Later(fmt.Errorf("answer %s: %w", said, ErrTaken), pause))
 	}
 	err := Later(fmt.Errorf("answer %s: %w", said, ErrStatus), pause)
+	return unlessUnclear(code, err)
+}
+
+// unlessUnclear is err of an answer by which the server has not got the envelope,
+// unless it is one of those after which it may have it all the same.
+func unlessUnclear(code int, err error) error {
 	if code == http.StatusRequestTimeout || code >= 500 || code < 300 {
-		return err // it may have it all the same
+		return err
 	}
 	return Unsent(err)
 }
@@ -146,7 +152,7 @@ func serviceCode(resp *http.Response) string {
 }
 
 // retryAfter is the pause that the server asks for (RFC 9110, 10.2.3).
-func (w *web) retryAfter(resp *http.Response) time.Duration {
+func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	s := resp.Header.Get("Retry-After")
 	if n, err := strconv.Atoi(s); err == nil {
 		return time.Duration(min(max(n, 0), int(longestWish/time.Second))) * time.Second
@@ -156,9 +162,8 @@ func (w *web) retryAfter(resp *http.Response) time.Duration {
 		return 0
 	}
 	// By the server's own clock, if it says what that is.
-	now, err := http.ParseTime(resp.Header.Get("Date"))
-	if err != nil {
-		now = w.now()
+	if theirs, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		now = theirs
 	}
 	return at.Sub(now)
 }

@@ -72,10 +72,11 @@ func OpenOutbox(t *target.Target) *Outbox {
 	return &Outbox{t: t}
 }
 
-// Stage stores an envelope, a binary age file, under staged. When it returns
-// nil the envelope is durable.
-func (o *Outbox) Stage(m Meta, envelope []byte) error {
-	if err := o.Write(m, envelope); err != nil {
+// Stage stores an envelope, a binary age file, under staged, and beside it one of
+// the card's compact form, if there is one. When it returns nil the envelope is
+// durable.
+func (o *Outbox) Stage(m Meta, envelope, compact []byte) error {
+	if err := o.Write(m, envelope, compact); err != nil {
 		return err
 	}
 	return o.Settle()
@@ -83,7 +84,7 @@ func (o *Outbox) Stage(m Meta, envelope []byte) error {
 
 // Write is the first half of [Outbox.Stage]: the envelope is there for the
 // next Settle, which stages all that were written with one sync.
-func (o *Outbox) Write(m Meta, envelope []byte) error {
+func (o *Outbox) Write(m Meta, envelope, compact []byte) error {
 	if err := m.valid(); err != nil {
 		return err
 	}
@@ -101,7 +102,11 @@ func (o *Outbox) Write(m Meta, envelope []byte) error {
 		return err
 	}
 	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
-	if err := o.t.Create(tmp, map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope}); err != nil {
+	files := map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope}
+	if compact != nil {
+		files[compactFile] = compact
+	}
+	if err := o.t.Create(tmp, files); err != nil {
 		return errors.Join(fmt.Errorf("outbox: stage %q: %w", m.ID, err), o.t.RemoveAll(tmp))
 	}
 	o.written = append(o.written, m.ID)
@@ -249,9 +254,23 @@ func (o *Outbox) Envelope(id string) ([]byte, error) {
 	return o.t.ReadFile(path.Join(target.Ready, id, envelopeFile))
 }
 
+// Compact returns the card of a ready envelope in its compact form, a binary age
+// file of its own, or nil if there is none.
+func (o *Outbox) Compact(id string) ([]byte, error) {
+	if err := frame.CheckID(id); err != nil {
+		return nil, err
+	}
+	b, err := o.t.ReadFile(path.Join(target.Ready, id, compactFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
 const (
 	metaFile     = "meta.json"
 	envelopeFile = "envelope.age"
+	compactFile  = "compact.age"
 	tmpPrefix    = ".tmp-"
 )
 

@@ -52,7 +52,7 @@ func must(t testing.TB, err error) {
 // ready puts an envelope where Run looks.
 func ready(t testing.TB, o *Outbox, id, user string) {
 	t.Helper()
-	must(t, o.Stage(meta(id, user), sealed(500)))
+	must(t, o.Stage(meta(id, user), sealed(500), nil))
 	must(t, o.Promote(id))
 }
 
@@ -74,7 +74,7 @@ func TestOutbox(t *testing.T) {
 	}
 	m := meta(aliceID, "alice")
 	m.Generation, m.Supersedes = 2, bobID
-	must(t, o.Stage(m, sealed(500)))
+	must(t, o.Stage(m, sealed(500), nil))
 	staged, err := o.Staged()
 	must(t, err)
 	if len(staged) != 1 || staged[0] != m {
@@ -119,7 +119,7 @@ func TestOutbox(t *testing.T) {
 
 	must(t, o.Withdraw(aliceID))
 	must(t, o.Withdraw(aliceID))
-	must(t, o.Stage(meta(bobID, "bob"), sealed(1)))
+	must(t, o.Stage(meta(bobID, "bob"), sealed(1), nil))
 	must(t, o.Discard(bobID))
 	must(t, o.Discard(bobID))
 	if got := ids(t, o.Staged) + ids(t, o.Ready); got != "" {
@@ -135,7 +135,7 @@ func TestOutboxOrder(t *testing.T) {
 	for i, id := range []string{carolID, aliceID, bobID} {
 		m := meta(id, "alice")
 		m.Created = epoch.Add(-time.Duration(i/2) * time.Hour)
-		must(t, o.Stage(m, sealed(1)))
+		must(t, o.Stage(m, sealed(1), nil))
 	}
 	if got, want := ids(t, o.Staged), bobID+" "+aliceID+" "+carolID; got != want {
 		t.Errorf("order %q, want %q", got, want)
@@ -146,7 +146,7 @@ func TestOutboxNames(t *testing.T) {
 	o, tg := newOutbox(t)
 	for _, id := range []string{"", ".", "..", "../staged/" + aliceID, "/etc", strings.ToUpper(aliceID), aliceID + "\n", aliceID[1:], aliceID + "a", ".tmp-" + aliceID} {
 		for name, f := range map[string]func() error{
-			"Stage":      func() error { return o.Stage(meta(id, "alice"), sealed(1)) },
+			"Stage":      func() error { return o.Stage(meta(id, "alice"), sealed(1), nil) },
 			"Promote":    func() error { return o.Promote(id) },
 			"Discard":    func() error { return o.Discard(id) },
 			"Withdraw":   func() error { return o.Withdraw(id) },
@@ -160,19 +160,19 @@ func TestOutboxNames(t *testing.T) {
 		}
 	}
 	for _, user := range []string{"", "..", "a/b", "A", "-a", "a b", strings.Repeat("a", 33)} {
-		if err := o.Stage(meta(aliceID, user), sealed(1)); !errors.Is(err, ErrUser) {
+		if err := o.Stage(meta(aliceID, user), sealed(1), nil); !errors.Is(err, ErrUser) {
 			t.Errorf("user %q: %v", user, err)
 		}
 	}
 	m := meta(aliceID, "alice")
 	m.Supersedes = "../x"
-	if err := o.Stage(m, sealed(1)); !errors.Is(err, ErrID) {
+	if err := o.Stage(m, sealed(1), nil); !errors.Is(err, ErrID) {
 		t.Errorf("supersedes: %v", err)
 	}
-	if err := o.Stage(meta(aliceID, "alice"), nil); !errors.Is(err, ErrEmpty) {
+	if err := o.Stage(meta(aliceID, "alice"), nil, nil); !errors.Is(err, ErrEmpty) {
 		t.Errorf("empty: %v", err)
 	}
-	if err := o.Stage(meta(aliceID, "alice"), sealed(frame.MaxPayload)); !errors.Is(err, ErrTooLarge) {
+	if err := o.Stage(meta(aliceID, "alice"), sealed(frame.MaxPayload), nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("large: %v", err)
 	}
 	if tg.Exists("/var") {
@@ -184,7 +184,7 @@ func TestOutboxNames(t *testing.T) {
 func TestOutboxLeftovers(t *testing.T) {
 	o, tg := newOutbox(t)
 	ready(t, o, aliceID, "alice")
-	must(t, o.Stage(meta(bobID, "bob"), sealed(1)))
+	must(t, o.Stage(meta(bobID, "bob"), sealed(1), nil))
 	put := func(name, content string) { targettest.Put(t, tg, name, content, 0o600) }
 	for _, dir := range []string{target.Staged, target.Ready} {
 		put(path.Join(dir, tmpPrefix+carolID, metaFile), "{")
@@ -215,7 +215,7 @@ func TestOutboxLeftovers(t *testing.T) {
 	// The first envelope of the next run sweeps as well.
 	o = OpenOutbox(tg)
 	put(path.Join(target.Staged, tmpPrefix+carolID, metaFile), "{")
-	must(t, o.Stage(meta(strings.Repeat("b", 26), "bob"), sealed(1)))
+	must(t, o.Stage(meta(strings.Repeat("b", 26), "bob"), sealed(1), nil))
 	if tg.Exists(path.Join(target.Staged, tmpPrefix+carolID)) {
 		t.Error("not swept by Stage")
 	}
@@ -229,11 +229,11 @@ func TestOutboxLeftovers(t *testing.T) {
 // A stage that fails leaves nothing that is listed, and the next one works.
 func TestStageFails(t *testing.T) {
 	o, tg := newOutbox(t)
-	must(t, o.Stage(meta(bobID, "bob"), sealed(1)))
+	must(t, o.Stage(meta(bobID, "bob"), sealed(1), nil))
 	// A directory in the place of the envelope makes the last step fail.
 	dir := filepath.Join(tg.Root(), target.Staged, aliceID)
 	must(t, os.MkdirAll(filepath.Join(dir, "x"), 0o700))
-	if err := o.Stage(meta(aliceID, "alice"), sealed(1)); err == nil {
+	if err := o.Stage(meta(aliceID, "alice"), sealed(1), nil); err == nil {
 		t.Fatal("no error")
 	}
 	if tg.Exists(path.Join(target.Staged, tmpPrefix+aliceID)) {
@@ -243,7 +243,7 @@ func TestStageFails(t *testing.T) {
 		t.Errorf("staged %q", got)
 	}
 	must(t, os.RemoveAll(dir))
-	must(t, o.Stage(meta(aliceID, "alice"), sealed(1)))
+	must(t, o.Stage(meta(aliceID, "alice"), sealed(1), nil))
 }
 
 // A state directory that is a link is refused: what it leads to is somebody
@@ -253,7 +253,7 @@ func TestOutboxLink(t *testing.T) {
 	targettest.Put(t, tg, "/elsewhere/x", "", 0o600)
 	targettest.Put(t, tg, "/var/lib/x", "", 0o600)
 	must(t, os.Symlink("/elsewhere", filepath.Join(tg.Root(), target.StateDir)))
-	if err := o.Stage(meta(aliceID, "alice"), sealed(1)); !errors.Is(err, target.ErrNotOurs) {
+	if err := o.Stage(meta(aliceID, "alice"), sealed(1), nil); !errors.Is(err, target.ErrNotOurs) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -297,7 +297,7 @@ func TestReceipts(t *testing.T) {
 func BenchmarkStagePromote(b *testing.B) {
 	o, _ := newOutbox(b)
 	for b.Loop() {
-		must(b, o.Stage(meta(aliceID, "alice"), sealed(5000)))
+		must(b, o.Stage(meta(aliceID, "alice"), sealed(5000), nil))
 		must(b, o.Promote(aliceID))
 		must(b, o.Withdraw(aliceID))
 	}
@@ -305,8 +305,8 @@ func BenchmarkStagePromote(b *testing.B) {
 
 func TestSettleFails(t *testing.T) {
 	o, tt := newOutbox(t)
-	must(t, o.Write(meta(aliceID, "alice"), sealed(1)))
-	must(t, o.Write(meta(bobID, "bob"), sealed(1)))
+	must(t, o.Write(meta(aliceID, "alice"), sealed(1), nil))
+	must(t, o.Write(meta(bobID, "bob"), sealed(1), nil))
 	// The second one cannot be staged.
 	must(t, tt.RemoveAll(path.Join(target.Staged, tmpPrefix+bobID)))
 	if err := o.Settle(); !errors.Is(err, fs.ErrNotExist) {

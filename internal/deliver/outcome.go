@@ -18,6 +18,10 @@ var (
 	// else was there.
 	ErrTaken = errors.New("something is there already")
 
+	// errForeign beside ErrTaken means that what is there has been seen, and is not
+	// what we have tried to put there.
+	errForeign = errors.New("and it is not this card")
+
 	// ErrClosed means that nothing can be written to the place. After an attempt of
 	// our own that may be so because the envelope is there; without one it says
 	// nothing of others.

@@ -312,7 +312,7 @@ func TestRetire(t *testing.T) {
 	e := &policy.Effective{}
 	e.Channels = []policy.Channel{{Type: policy.ChannelFile}, {Type: policy.ChannelConsole}}
 	for i, id := range []string{aliceID, bobID} {
-		must(t, box.Stage(meta(id, []string{"alice", "bob"}[i]), realEnvelope(t)))
+		must(t, box.Stage(meta(id, []string{"alice", "bob"}[i]), realEnvelope(t), nil))
 		must(t, box.Promote(id))
 	}
 	if _, err := Run(t.Context(), tg, e, Options{}); err != nil {

@@ -163,6 +163,7 @@ func (p *pass) run(ctx context.Context) (Summary, error) {
 	}
 	p.fail(ctx.Err())
 	for _, q := range parcels {
+		q.to = forEnvelope(q.to, p.places, q.ID, q.User) // another may have taken a place
 		if !errors.Is(p.age(q), fs.ErrNotExist) {
 			p.count(q)
 		}
@@ -197,7 +198,7 @@ func (p *pass) fail(err error) {
 
 // send makes the due attempts for one envelope, by the channels of one kind.
 func (p *pass) send(ctx context.Context, q *parcel, network bool) {
-	var sealed []byte
+	var sealed, compact []byte
 	for _, c := range q.to {
 		if c.network != network || q.failed || ctx.Err() != nil || !p.due(c, q) {
 			continue
@@ -206,8 +207,11 @@ func (p *pass) send(ctx context.Context, q *parcel, network bool) {
 		if sealed == nil {
 			sealed, err = p.box.Envelope(q.ID)
 		}
+		if err == nil && c.compact {
+			compact, err = p.box.Compact(q.ID)
+		}
 		if err == nil {
-			err = p.attempt(ctx, c, Item{Meta: q.Meta, Sealed: sealed}, &q.receipt)
+			err = p.attempt(ctx, c, Item{Meta: q.Meta, Sealed: sealed, Compact: compact}, &q.receipt)
 		}
 		if err != nil {
 			q.failed = true
@@ -285,7 +289,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 		a.Unclear = (old.Unclear || maySent(err)) && !r.Has(c.Name())
 		a.Next = last(a.Next, now.Add(wish(err)))
 	}
-	own := old.Unclear && old.State != Tampered
+	own := old.Unclear && old.State != Tampered && !errors.Is(err, errForeign)
 	switch {
 	case err == nil && c.Acknowledged():
 		a.State, a.Next, a.Error, a.Unclear = Delivered, time.Time{}, "", false

@@ -104,7 +104,7 @@ func offered(name string) *fakeChannel { return &fakeChannel{name: name} }
 func TestRunOnlyReady(t *testing.T) {
 	c := acked("a")
 	m := newMachine(t, policy.RequireAny, c)
-	must(t, m.box.Stage(meta(aliceID, "alice"), sealed(1)))
+	must(t, m.box.Stage(meta(aliceID, "alice"), sealed(1), nil))
 	if s := m.run(); s != (Summary{}) || len(c.got) != 0 {
 		t.Errorf("%+v, sent %q", s, c.got)
 	}
@@ -224,7 +224,7 @@ func TestRunLocked(t *testing.T) {
 			t.Errorf("a second pass: %v", err)
 		}
 		// Enrollment goes on meanwhile.
-		must(t, m.box.Stage(meta(bobID, "bob"), sealed(1)))
+		must(t, m.box.Stage(meta(bobID, "bob"), sealed(1), nil))
 	}
 	c.check = inner
 	m.run()

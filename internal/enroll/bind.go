@@ -220,8 +220,26 @@ func (r *run) forget(all bool) error {
 		if err := r.t.RemoveAll(target.Envelopes); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		if err := r.forgetReceipts(); err != nil {
+			return err
+		}
 	}
 	return r.withdraw(func(m deliver.Meta) bool { return all || gone[m.ID] })
+}
+
+// forgetReceipts removes what another machine's channels have taken: those that take
+// one envelope in their life are this machine's own, and have had none.
+func (r *run) forgetReceipts() error {
+	entries, err := readDir(r.t, target.Receipts)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := r.t.RemoveAll(path.Join(target.Receipts, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withdraw takes envelopes out of the outbox, staged and ready.

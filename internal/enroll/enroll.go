@@ -164,7 +164,7 @@ func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		users[i] = UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name))}
+		users[i] = UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name)), Remark: r.misfit(p)}
 		if !mayEnroll {
 			why[i] = ErrUnknownID
 			continue

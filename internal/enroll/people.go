@@ -132,6 +132,17 @@ func newPerson(e *policy.Effective, name string, keys []target.LoginKey, given [
 	return p
 }
 
+// misfit says which channel has too little room for a person's card, or nothing.
+func (r *run) misfit(p person) string {
+	if p.err != nil {
+		return ""
+	}
+	if err := r.policy.Misfit(p.name, p.readers); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // sameKey reports whether a recipient is that login key.
 func sameKey(r seal.Recipient, k target.LoginKey) bool {
 	return strings.HasPrefix(r.String()+" ", k.Type+" "+k.Blob+" ")

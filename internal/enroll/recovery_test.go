@@ -148,7 +148,7 @@ func TestFailedReset(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := box.Stage(e.Meta, e.sealed); err != nil {
+		if err := box.Stage(e.Meta, e.sealed, nil); err != nil {
 			t.Fatal(err)
 		}
 		if committed {
@@ -224,10 +224,10 @@ func TestRecovery(t *testing.T) {
 			return m.t.Rename(target.Ready+"/"+id, target.Staged+"/"+id)
 		}, false},
 		"staged without its state file: discarded": {func(m *machine, box *deliver.Outbox, id string) error {
-			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "alice", Generation: 2}, []byte("sealed"))
+			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "alice", Generation: 2}, []byte("sealed"), nil)
 		}, false},
 		"staged for somebody who is not enrolled: discarded": {func(m *machine, box *deliver.Outbox, id string) error {
-			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "bob", Generation: 1}, []byte("sealed"))
+			return box.Stage(deliver.Meta{ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", User: "bob", Generation: 1}, []byte("sealed"), nil)
 		}, false},
 		"neither staged, ready nor received: anew": {func(m *machine, box *deliver.Outbox, id string) error {
 			return box.Withdraw(id)

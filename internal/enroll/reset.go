@@ -32,6 +32,8 @@ type ResetResult struct {
 
 	Ways  []string // the channels that it can leave by
 	Spent []string // those that take one envelope in their life, and have had it
+
+	Remark string // about a channel with too little room, if any
 }
 
 // Reset gives a user a new secret, backup codes and envelope. The old ones are
@@ -140,15 +142,15 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(r.Log, "reset: %s: %v; taking its place\n", p.name, err)
 	}
-	ways, spent, err := r.outbox.Ways(r.policy, p.name)
-	if err != nil {
-		return nil, err
-	}
 	m, err := r.make(p, old.Mark)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.outbox.Stage(m.Meta, m.sealed); err != nil {
+	ways, spent, err := r.outbox.Ways(r.policy, p.name, m.compact != nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.outbox.Stage(m.Meta, m.sealed, m.compact); err != nil {
 		return nil, err
 	}
 	atStep("staged")
@@ -166,7 +168,7 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, err
 	}
 	atStep("promoted")
-	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent}
+	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
 	// Somebody can log in now, so a notice that nobody can is no longer true.
 	return res, errors.Join(
 		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),

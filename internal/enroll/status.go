@@ -40,6 +40,7 @@ type UserStatus struct {
 	Generation int                 `json:"generation,omitempty"`
 	Used       bool                `json:"used"` // a code has been accepted
 	Why        string              `json:"why,omitempty"`
+	Remark     string              `json:"remark,omitempty"`          // of a channel that has too little room for the card
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
 	Card       string              `json:"card,omitempty"`            // how far its delivery is: one of the words below
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel

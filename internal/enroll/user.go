@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"encoding/base32"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,9 @@ import (
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -44,10 +47,10 @@ func (r *run) user(p person, u *UserStatus) (*made, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.outbox.Write(m.Meta, m.sealed); err != nil {
+	if err := r.outbox.Write(m.Meta, m.sealed, m.compact); err != nil {
 		return nil, err
 	}
-	m.sealed = nil // as many as there are users need not be in memory
+	m.sealed, m.compact = nil, nil // as many as there are users need not be in memory
 	return &m, nil
 }
 
@@ -158,8 +161,9 @@ func (r *run) finish(ms []*made) (failed map[string]error, err error) {
 // A made enrollment waits for its commit.
 type made struct {
 	deliver.Meta
-	state  []byte // the PAM state file's text
-	sealed []byte
+	state   []byte // the PAM state file's text
+	sealed  []byte
+	compact []byte // sealed as well; nil if no channel wants it, or none could take it
 }
 
 // make makes secret, card and envelope of an enrollment that takes the place
@@ -185,11 +189,15 @@ func (r *run) make(p person, old otp.Mark) (made, error) {
 		ID: id, User: p.name, Generation: old.Generation + 1, Supersedes: old.ID,
 		InstanceID: r.here.instanceID, Hostname: r.facts.hostname, Created: r.Now().UTC().Truncate(1e9),
 	}
-	text, err := r.card(m.Meta, p, secret).Text()
+	c := r.card(m.Meta, p, secret)
+	text, err := c.Text()
 	if err != nil {
 		return m, err
 	}
 	if m.sealed, err = seal.Seal(text, p.readers); err != nil {
+		return m, err
+	}
+	if m.compact, err = r.compact(c, p.readers); err != nil {
 		return m, err
 	}
 	m.state, err = otp.State{
@@ -197,6 +205,26 @@ func (r *run) make(p person, old otp.Mark) (made, error) {
 		Mark: otp.Mark{ID: id, Identity: r.here.Identity.String(), Generation: m.Generation},
 	}.Format()
 	return m, err
+}
+
+// compact seals the card's compact form, with the host key's blob if there is room
+// for it, where a channel has little room. It is nil if none wants it, or if its
+// readers leave too little.
+func (r *run) compact(c card.Card, readers []seal.Recipient) ([]byte, error) {
+	if !r.policy.WantsCompact(c.User) {
+		return nil, nil
+	}
+	for _, form := range []func(card.Card) ([]byte, error){card.Card.Compact, card.Card.ShortCompact} {
+		text, err := form(c)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := seal.Seal(text, readers)
+		if err != nil || base64.StdEncoding.EncodedLen(len(sealed)) <= policy.CompactRoom {
+			return sealed, err
+		}
+	}
+	return nil, nil
 }
 
 // newID returns the random name of an enrollment: 128 bits in lower case

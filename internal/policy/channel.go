@@ -80,6 +80,9 @@ func (v *validator) channel(path string, c Channel) {
 	case ChannelSSHBanner:
 		v.word(join(path, "recipients"), c.Recipients, BannerPostQuantum, BannerAny)
 		v.notOfType(path, c, "recipients")
+	case ChannelOpenStack:
+		v.onlyUser(path, c)
+		v.notOfType(path, c, "user")
 	case ChannelHTTP:
 		v.http(path, c)
 		v.notOfType(path, c, httpFields...)
@@ -88,6 +91,13 @@ func (v *validator) channel(path string, c Channel) {
 	}
 	if v.layer == Image {
 		v.noCredentials(path, c)
+	}
+}
+
+// onlyUser looks at the name of the one whose envelopes go this way.
+func (v *validator) onlyUser(path string, c Channel) {
+	if c.User != "" && ValidUserName(c.User) != nil {
+		v.fail(join(path, "user"), show(c.User), ErrUserName, userNameFix)
 	}
 }
 

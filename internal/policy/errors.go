@@ -132,6 +132,8 @@ var (
 	ErrToken         = errors.New("is not an enrollment token")
 	ErrClassicBanner = errors.New("shows envelopes to everybody, and a classic recipient's can be opened by whoever keeps one until there is a quantum computer")
 
+	ErrNoRoom = errors.New("makes a card too large for a channel")
+
 	ErrNotOfType   = errors.New("does not belong to a channel of this type")
 	ErrPlaceholder = errors.New("has a placeholder that nothing is known for")
 	ErrTemplate    = errors.New("is not a JSON text with the envelope in it")

@@ -58,9 +58,7 @@ func (v *validator) http(path string, c Channel) {
 		v.fail(join(path, "hmac_key"), "", ErrHMACKey, "use 16 to 256 printable ASCII characters without blanks, from a random source")
 	}
 	v.word(join(path, "envelopes"), c.Envelopes, EnvelopesAll, EnvelopesOne)
-	if c.User != "" && ValidUserName(c.User) != nil {
-		v.fail(join(path, "user"), show(c.User), ErrUserName, userNameFix)
-	}
+	v.onlyUser(path, c)
 	if c.TakesOne() && c.User == "" {
 		v.fail(join(path, "user"), "", ErrRequired, "say whose envelope it is that goes here")
 	}

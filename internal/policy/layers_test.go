@@ -119,6 +119,16 @@ func TestLayers(t *testing.T) {
 		{"classic recipients over a banner", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "users:\n  - {name: bob, recipients: [" + age1 + "]}\n", []want{{"users[0].recipients[0]", 3, 30, ErrClassicBanner}}, nil},
 		{"post-quantum recipients over a banner", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "users: [{name: bob, recipients: [" + hybrid1 + "]}]\n", nil, func(e *Effective) bool { return recipientsOf(e, "bob") == hybrid1 }},
 		{"a banner is not loosened", "version: 1\nchannels: [{type: ssh-banner}]\n", both, "channels: [{type: ssh-banner, recipients: any}]\n", []want{{"channels[0]", 2, 12, ErrDuplicate}}, nil},
+		{"openstack over a post-quantum recipient", image, both, "channels: [{type: openstack}]\nusers: [{name: bob, recipients: [" + age2 + "]}]\n", nil, func(e *Effective) bool {
+			own, _ := e.RecipientsOf("bob")
+			return e.Misfit("bob", own) == nil && e.WantsCompact("bob") && e.Channels[1].TakesOne()
+		}},
+		{"a post-quantum recipient over openstack", "version: 1\nchannels: [{type: file}, {type: openstack, user: bob}]\n", both, "users: [{name: bob, recipients: [" + hybrid1 + "]}]\n", nil, func(e *Effective) bool {
+			own, _ := e.RecipientsOf("bob")
+			err := e.Misfit("bob", own)
+			return err != nil && errors.Is(err, ErrNoRoom) && err.Path == "channels[1]" && strings.Contains(err.Error(), own[0].Short()) && strings.Contains(err.Error(), "openstack") &&
+				e.Misfit("alice", own) == nil && !e.WantsCompact("alice")
+		}},
 		{"jitter is replaced", image, both, "jitter: 1m\n", nil, func(e *Effective) bool { return e.JitterTime() == time.Minute && e.KeepTime() == 30*day }},
 		{"keep is replaced", image, both, "keep: 1d\n", nil, func(e *Effective) bool { return e.KeepTime() == day && e.JitterTime() == 5*time.Second }},
 		{"packages", image, both, "packages: present\n", []want{{"packages", 2, 11, ErrNotInLayer}}, nil},

@@ -93,6 +93,7 @@ const (
 	ChannelFile      = "file"
 	ChannelHTTP      = "http"
 	ChannelSSHBanner = "ssh-banner"
+	ChannelOpenStack = "openstack"
 
 	BannerPostQuantum = "post_quantum" // envelopes for post-quantum recipients only
 	BannerAny         = "any"          // all envelopes
@@ -187,7 +188,8 @@ type Clean struct {
 }
 
 // A Channel is a way for envelopes out of the instance. Which fields are used
-// depends on Type: virtio has Port, ssh-banner has Recipients, http the others.
+// depends on Type: virtio has Port, ssh-banner has Recipients, openstack has User,
+// http the others.
 type Channel struct {
 	Type       string            `yaml:"type,omitempty"`
 	Port       string            `yaml:"port,omitempty"`
@@ -208,12 +210,14 @@ type Channel struct {
 
 // ChannelTypes returns the types of channels a policy may name, sorted.
 func ChannelTypes() []string {
-	return []string{ChannelConsole, ChannelFile, ChannelHTTP, ChannelSSHBanner, ChannelVirtio}
+	return []string{ChannelConsole, ChannelFile, ChannelHTTP, ChannelOpenStack, ChannelSSHBanner, ChannelVirtio}
 }
 
 // TakesOne reports whether the channel takes one envelope in its life, so that
 // it cannot carry the envelope of a reset after it has carried one.
-func (c Channel) TakesOne() bool { return c.Envelopes == EnvelopesOne }
+func (c Channel) TakesOne() bool {
+	return c.Envelopes == EnvelopesOne || c.Type == ChannelOpenStack
+}
 
 // WithDefaults returns a copy of p that says something about every key of an
 // image's policy. It has no part of p in common, so either may be changed.

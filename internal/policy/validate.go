@@ -32,6 +32,7 @@ func (p *Policy) Validate(layer Layer) Errors {
 	v.word("require", p.Require, RequireAny, RequireAll)
 	v.channels(p.Channels)
 	v.banner(p)
+	v.room(p)
 	v.duration("jitter", p.Jitter, 0, 10*time.Minute)
 	v.duration("keep", p.Keep, day, 10*365*day)
 	v.sshd(p.SSHD)

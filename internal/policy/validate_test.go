@@ -103,6 +103,21 @@ func TestValidate(t *testing.T) {
 			broken("channels[0].port", ErrNotOfType), broken("channels[1].recipients", ErrNotOfType)}},
 		{"two banners", Image, Policy{Channels: []Channel{{Type: "ssh-banner"}, {Type: "ssh-banner", Recipients: "any"}}}, []want{broken("channels[1]", ErrDuplicate)}},
 
+		{"openstack", Image, Policy{Channels: []Channel{{Type: "openstack"}}, Users: users(age1)}, nil},
+		{"openstack for one", Instance, Policy{Channels: []Channel{{Type: "openstack", User: "alice"}}}, nil},
+		{"openstack for nobody", Image, Policy{Channels: []Channel{{Type: "openstack", User: "a/b"}}}, []want{broken("channels[0].user", ErrUserName)}},
+		{"openstack elsewhere", Image, Policy{Channels: []Channel{{Type: "openstack", URL: "https://h/{id}", Envelopes: "all"}}}, []want{
+			broken("channels[0].url", ErrNotOfType), broken("channels[0].envelopes", ErrNotOfType)}},
+		{"openstack twice", Image, Policy{Channels: []Channel{{Type: "openstack", User: "alice"}, {Type: "openstack", User: "bob"}}}, []want{broken("channels[1]", ErrDuplicate)}},
+		{"openstack, post-quantum", Image, Policy{Channels: []Channel{{Type: "openstack"}}, Users: []User{{"a", []string{hybrid1}}, {"b", nil}, {"c", []string{hybrid2}}}}, []want{
+			broken("users[0].recipients", ErrNoRoom), broken("users[2].recipients", ErrNoRoom)}},
+		{"openstack, post-quantum of another", Image, Policy{Channels: []Channel{{Type: "openstack", User: "b"}}, Users: []User{{"a", []string{hybrid1}}, {"b", nil}}}, nil},
+		{"openstack, two recipients", Image, Policy{Channels: []Channel{{Type: "openstack"}}, Users: users(age1, ssh1)}, nil},
+		{"openstack, too many recipients", Image, Policy{Channels: []Channel{{Type: "openstack"}}, Users: users(age1, age2), EscrowRecipients: []string{age3, ssh1}}, []want{broken("users[0].recipients", ErrNoRoom)}},
+		{"openstack, too many of escrow", Image, Policy{Channels: []Channel{{Type: "openstack"}}, EscrowRecipients: []string{age1, age2, age3}}, []want{broken("escrow_recipients", ErrNoRoom)}},
+		{"openstack, some of escrow", Image, Policy{Channels: []Channel{{Type: "openstack"}}, EscrowRecipients: []string{age1}}, nil},
+		{"openstack, post-quantum in a layer", Instance, Policy{Channels: []Channel{{Type: "openstack"}}, Users: users(hybrid1)}, nil},
+
 		{"http", Image, Policy{Channels: []Channel{http}}, nil},
 		{"http with everything", Instance, Policy{Channels: []Channel{{Type: "http", URL: "https://u:p@panel.example:8443/{id}?k=v", Method: "POST", Headers: map[string]string{"X-Token": "a b {user}", "If-None-Match": "*"}, CAFile: "/etc/ca.pem",
 			Body: "json", Template: `{"a": ["{armored}", "{id} {user}"], "b{hostname}": "{instance_id}"}`, Success: []int{200, 202}, ClientCert: "/etc/c.pem", ClientKey: "/etc/k.pem",

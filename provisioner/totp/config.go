@@ -154,8 +154,9 @@ type User struct {
 type Channel struct {
 	// `virtio` (a virtio-serial port; the host's answer is the receipt), `console`
 	// (numbered lines on the serial console), `file` (a directory on the
-	// instance, to be picked up), `http` (a request to an HTTPS server of yours) or
-	// `ssh-banner` (what sshd shows before a login, for post-quantum recipients).
+	// instance, to be picked up), `http` (a request to an HTTPS server of yours),
+	// `openstack` (OpenStack's metadata service, one card an instance) or `ssh-banner`
+	// (what sshd shows before a login, for post-quantum recipients).
 	Type string `mapstructure:"type" required:"true"`
 
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
@@ -203,7 +204,7 @@ type Channel struct {
 	// refused here, since all instances would share it. Default: `all`.
 	Envelopes string `mapstructure:"envelopes"`
 
-	// http: the only user whose envelopes go this way. Default: everybody's.
+	// http, openstack: the only user whose envelopes go this way. Default: everybody's.
 	User string `mapstructure:"user"`
 
 	// ssh-banner: `post_quantum`, or `any` for envelopes of classic recipients as

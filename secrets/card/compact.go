@@ -30,7 +30,14 @@ type compact struct {
 // included, for channels with little room: version, id, token, instance-id,
 // user, secret, backup codes and one host key, without its blob where that would
 // be too much. The error is a [*FieldError].
-func (c Card) Compact() ([]byte, error) {
+func (c Card) Compact() ([]byte, error) { return c.compact(maxCompact) }
+
+// ShortCompact is Compact without the host key's blob: the least that makes a
+// card, for recipients that take more room.
+func (c Card) ShortCompact() ([]byte, error) { return c.compact(0) }
+
+// compact leaves the blob out if the object would be larger than limit.
+func (c Card) compact(limit int) ([]byte, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -42,12 +49,28 @@ func (c Card) Compact() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(line) > maxCompact {
+	if len(line) > limit && o.HK != "" {
 		typ, fp, _, _ := splitHostKey(o.HK)
 		o.HK = typ + " " + fp
 		return jsonLine(o)
 	}
 	return line, nil
+}
+
+// CompactSize returns the size in bytes that ShortCompact has of a card with so
+// many backup codes, with or without a token, on an instance whose id is a UUID
+// and whose host key is of the type Ed25519.
+func CompactSize(user string, backupCodes int, token bool) int {
+	x := strings.Repeat("x", 64)
+	o := compact{V: Version, ID: x[:idLen], IID: x[:36], U: user, Sec: x[:secretLen], Bak: []string{}, HK: "ssh-ed25519 " + fingerprintPrefix + x[:43]}
+	if token {
+		o.Tok = x[:tokenLen]
+	}
+	for range backupCodes {
+		o.Bak = append(o.Bak, x[:8])
+	}
+	line, _ := jsonLine(o) // strings never fail
+	return len(line)
 }
 
 // ParseCompact reads a compact object, alone or as the last line of a text. The

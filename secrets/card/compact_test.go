@@ -91,6 +91,40 @@ func TestCompactFits(t *testing.T) {
 	}
 }
 
+// TestShortCompact: it is the compact form without the host key's blob, has the size
+// that CompactSize says, and is the same whatever form it is made of.
+func TestShortCompact(t *testing.T) {
+	c := sample()
+	c.InstanceID = "0e8f5d0a-7a4c-4a5e-9d3a-9b0c0a1d2e3f"
+	b, err := c.ShortCompact()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), ed25519Blob) || !strings.Contains(string(b), "SHA256:") {
+		t.Errorf("got %s", b)
+	}
+	if n := card.CompactSize(c.User, len(c.BackupCodes), c.Token != ""); n != len(b) {
+		t.Errorf("CompactSize says %d, and it has %d bytes", n, len(b))
+	}
+	full, err := c.Compact()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range [][]byte{b, full} {
+		got, err := card.ParseCompact(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := got.ShortCompact(); err != nil || string(again) != string(b) {
+			t.Errorf("of %s: %s, %v", text, again, err)
+		}
+	}
+	plain := plainest()
+	if b, err := plain.ShortCompact(); err != nil || !strings.Contains(string(b), `"hk":""`) {
+		t.Errorf("without a host key: %s, %v", b, err)
+	}
+}
+
 func TestParseCompactErrors(t *testing.T) {
 	text, err := sample().Text()
 	if err != nil {
