@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
@@ -63,7 +65,8 @@ func testBakeEnrollDeliverLogin(t *testing.T, r rootfs.Recipe) {
 	}
 }
 
-// Every verb run twice changes nothing the second time.
+// Every verb run twice changes nothing the second time; another policy changes
+// what depends on it.
 func TestTwiceChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, r := range rootfs.Debians {
@@ -76,18 +79,13 @@ func TestTwiceChangesNothing(t *testing.T) {
 
 func testTwiceChangesNothing(t *testing.T, r rootfs.Recipe) {
 	m := newMachineOf(t, r)
-	before := snapshot(t, m.Dir())
-	if _, err := bakeRoot(t.Context(), m.Root, m.img.policy); err != nil {
-		t.Fatal(err)
+	m.must("groupadd", "deploy")
+	if got := m.bakeAgain(m.img.policy); got != nil {
+		t.Errorf("the second bake has changed %q", got)
 	}
-	for _, name := range changed(before, snapshot(t, m.Dir())) {
-		// The agent and the policy were brought there anew; apt and the logs are not ours.
-		if !strings.HasPrefix(name, "/root/") && !strings.HasPrefix(name, "/var/log/") && !strings.HasPrefix(name, "/var/cache/") {
-			t.Errorf("the second bake has changed %s", name)
-		}
-	}
+	m.otherPolicies()
 	cards := m.firstBoot()
-	before = snapshot(t, m.Dir())
+	before := snapshot(t, m.Dir())
 	m.ok("enroll")
 	m.ok("deliver")
 	for _, name := range changed(before, snapshot(t, m.Dir())) {
@@ -98,6 +96,61 @@ func testTwiceChangesNothing(t *testing.T, r rootfs.Recipe) {
 	if again := m.cards(); again["alice"].ID != cards["alice"].ID || again["alice"].Secret != cards["alice"].Secret {
 		t.Error("the second boot has made another secret")
 	}
+}
+
+// otherPolicies bakes with other policies for sshd, and with the first one in the
+// end: each changes what depends on it, and nothing else.
+func (m *machine) otherPolicies() {
+	m.t.Helper()
+	const dropIn, hostKeys, report, image = "/etc/ssh/sshd_config.d/00-00-totp.conf", "/etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"
+	strict := "strict"
+	if m.img.recipe.Suite == rootfs.Debian11.Suite {
+		strict = "compatible" // there is no strict for it
+	}
+	first := snapshot(m.t, m.Dir())
+	for _, tt := range []struct {
+		sshd    string
+		changes []string
+	}{
+		{"{algorithms: " + strict + ", exempt_groups: [deploy], tcp_forwarding: allow, root_login: deny}", []string{dropIn, image, report}},
+		{"{algorithms: distro}", []string{dropIn, hostKeys, image, report}},
+		{"{}", []string{dropIn, hostKeys, image, report}},
+	} {
+		policy := m.img.policy + "sshd: " + tt.sshd + "\n"
+		if got := m.bakeAgain(policy); !slices.Equal(got, tt.changes) {
+			m.t.Errorf("sshd: %s has changed %q, want %q", tt.sshd, got, tt.changes)
+		}
+		if tt.sshd == "{}" {
+			break // as at the beginning
+		}
+		if got := m.bakeAgain(policy); got != nil {
+			m.t.Errorf("sshd: %s, again, has changed %q", tt.sshd, got)
+		}
+	}
+	if got := ofBake(changed(first, snapshot(m.t, m.Dir()))); got != nil {
+		m.t.Errorf("back at the first policy there is another %q", got)
+	}
+}
+
+// bakeAgain bakes, and returns the files that it changed.
+func (m *machine) bakeAgain(policy string) []string {
+	m.t.Helper()
+	before := snapshot(m.t, m.Dir())
+	if _, err := bakeRoot(m.t.Context(), m.Root, policy); err != nil {
+		m.t.Fatal(err)
+	}
+	return ofBake(changed(before, snapshot(m.t, m.Dir())))
+}
+
+// ofBake leaves out what the test brought, the agent and the policy, and what is
+// apt's and the logs'.
+func ofBake(names []string) (of []string) {
+	for _, name := range names {
+		if !strings.HasPrefix(name, "/root/") && !strings.HasPrefix(name, "/var/log/") && !strings.HasPrefix(name, "/var/cache/") {
+			of = append(of, name)
+		}
+	}
+	return of
 }
 
 // Without a recipient for anybody nobody is enrolled, and that is said where a
@@ -151,11 +204,11 @@ func snapshot(t *testing.T, top string) map[string]string {
 			}
 			digest += target
 		case d.Type().IsRegular():
-			data, err := os.ReadFile(path)
+			sum, err := contentOf(path, info)
 			if err != nil {
 				return err
 			}
-			digest += fmt.Sprintf("%x", sha256.Sum256(data))
+			digest += sum
 		}
 		all[strings.TrimPrefix(path, top)] = digest
 		return nil
@@ -165,6 +218,28 @@ func snapshot(t *testing.T, top string) map[string]string {
 	}
 	return all
 }
+
+// contentOf is the digest of a file. A file that is as it was when it was read
+// is not read again: nobody can set its ctime.
+func contentOf(path string, info fs.FileInfo) (string, error) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", fmt.Errorf("%s: no inode", path)
+	}
+	key := fmt.Sprint(path, st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
+	if sum, ok := contents.Load(key); ok {
+		return sum.(string), nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(data))
+	contents.Store(key, sum)
+	return sum, nil
+}
+
+var contents sync.Map
 
 // changed returns the names that are new, gone or different.
 func changed(before, after map[string]string) []string {
