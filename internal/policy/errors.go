@@ -126,7 +126,7 @@ var (
 	ErrBuildUser     = errors.New("cannot be the account that goes with the first boot")
 	ErrPort          = errors.New("is not the name of a virtio port")
 	ErrURL           = errors.New("is not a URL envelopes can be sent to")
-	ErrNoID          = errors.New("has no {id} in its path, so that one envelope would overwrite another")
+	ErrNoID          = errors.New("has no {id} in its path, nor is it a POST of JSON that has it, so that one envelope would overwrite another")
 	ErrHeader        = errors.New("is not an HTTP header")
 	ErrGuestPath     = errors.New("is not an absolute path")
 	ErrToken         = errors.New("is not an enrollment token")

@@ -84,7 +84,7 @@ func (v *validator) url(path string, c Channel) {
 	case strings.Contains(s, "#"):
 		v.fail(path, showURL(s), ErrURL, `leave "#" and what follows it out`)
 	}
-	if !c.TakesOne() && !strings.Contains(u.Path, "{id}") {
+	if !c.TakesOne() && !strings.Contains(u.Path, "{id}") && !c.postsID() {
 		v.fail(path, showURL(s), ErrNoID, `put {id} into the path, as in "https://panel.example/enroll/{id}", or write "envelopes: one" if the URL is good for a single envelope`)
 	}
 	rest := s
@@ -94,6 +94,12 @@ func (v *validator) url(path string, c Channel) {
 	if strings.ContainsAny(rest, "{}") {
 		v.fail(path, showURL(s), ErrPlaceholder, placeholderFix(Placeholders()))
 	}
+}
+
+// postsID reports whether the body names the envelope, and the server is not asked
+// to store it under the URL: a webhook's way.
+func (c Channel) postsID() bool {
+	return c.Method == "POST" && c.Body == BodyJSON && (c.Template == "" || strings.Contains(c.Template, "{id}"))
 }
 
 // placeholders refuses what looks like a placeholder and is none. The names of

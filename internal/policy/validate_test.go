@@ -127,6 +127,17 @@ func TestValidate(t *testing.T) {
 		{"http without url", Image, Policy{Channels: []Channel{{Type: "http"}}}, []want{broken("channels[0].url", ErrRequired)}},
 		{"http without id", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/enroll" })}, []want{broken("channels[0].url", ErrNoID)}},
 		{"http with id in the query", Vendor, Policy{Channels: with(func(c *Channel) { c.URL = "https://panel.example/?{id}" })}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http with id in a posted text", Image, Policy{Channels: with(func(c *Channel) { c.URL, c.Method, c.Body = "https://panel.example/hook", "POST", "json" })}, nil},
+		{"http with id in a posted template", Vendor, Policy{Channels: with(func(c *Channel) {
+			c.URL, c.Method, c.Body, c.Template = "https://panel.example/hook", "POST", "json", `{"i": "{id}", "e": "{armored}"}`
+		})}, nil},
+		{"http without id in a posted template", Vendor, Policy{Channels: with(func(c *Channel) {
+			c.URL, c.Method, c.Body, c.Template = "https://panel.example/hook", "POST", "json", `{"e": "{armored}"}`
+		})}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http with id in a text that is put", Vendor, Policy{Channels: with(func(c *Channel) { c.URL, c.Method, c.Body = "https://panel.example/hook", "PUT", "json" })}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http with id in a text and no method", Vendor, Policy{Channels: with(func(c *Channel) { c.URL, c.Method, c.Body = "https://panel.example/hook", "", "json" })}, []want{broken("channels[0].url", ErrNoID)}},
+		{"http posted, not as a text", Vendor, Policy{Channels: with(func(c *Channel) { c.URL, c.Method = "https://panel.example/hook", "POST" })}, []want{broken("channels[0].url", ErrNoID)}},
+
 		{"http in the clear", Image, Policy{Channels: with(func(c *Channel) { c.URL = "http://panel.example/{id}" })}, []want{broken("channels[0].url", ErrURL)}},
 		{"http without host", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https:///{id}" })}, []want{broken("channels[0].url", ErrURL)}},
 		{"http with a port only", Image, Policy{Channels: with(func(c *Channel) { c.URL = "https://:443/{id}" })}, []want{broken("channels[0].url", ErrURL)}},
