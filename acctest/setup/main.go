@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Setup installs the Debian packages that the tests and the demo need, and says
-// which before it does.
+// which before it does. For "testacc" it fetches the servers of the recipes' tests
+// as well, into .cache.
 //
 // Where it cannot, it says what is missing. For "test" that is no error, since
 // the tests that need it are then skipped, unless CI=true is set.
@@ -36,6 +37,9 @@ func run(ctx context.Context, args []string) int {
 	err := debian.Ensure(ctx, purpose, os.Stdout)
 	if err == nil && os.Geteuid() != 0 {
 		err = errNoRoot
+	}
+	if err == nil && purpose == debian.TestAcc {
+		err = servers(ctx, os.Stdout)
 	}
 	switch {
 	case err == nil:
