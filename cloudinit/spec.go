@@ -56,6 +56,7 @@ type User struct {
 type Channel struct {
 	Type       string
 	Port       string
+	Device     string
 	URL        string
 	Method     string
 	Headers    map[string]string

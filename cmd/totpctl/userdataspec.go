@@ -42,7 +42,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.Var(sudo, "sudo", "the account may become root")
 	f.Lookup("sudo").NoOptDefVal = "true"
 	f.StringArrayVar(&s.escrow, "escrow", nil, "seal every card to the age recipient `R` as well (can be repeated)")
-	f.StringArrayVar(&s.channels, "channel", nil, "add a channel: `TYPE` or TYPE,port=NAME (can be repeated)")
+	f.StringArrayVar(&s.channels, "channel", nil, "add a channel: `TYPE`, virtio,port=NAME or console,device=PATH (can be repeated)")
 	f.StringVar(&s.issuer, "issuer", "", "the authenticator app shows `NAME`")
 	f.IntVar(&s.backupCodes, "backup-codes", 0, "make `N` backup codes")
 }
@@ -201,7 +201,7 @@ func readLines(name string) ([]string, error) {
 	return lines, nil
 }
 
-// parseChannel reads TYPE or TYPE,port=NAME. Whatever else a channel has may be
+// parseChannel reads TYPE, TYPE,port=NAME or TYPE,device=PATH. Whatever else a channel has may be
 // a secret, which is not for a command line.
 func parseChannel(text string) (cloudinit.Channel, error) {
 	typ, rest, more := strings.Cut(text, ",")
@@ -209,11 +209,14 @@ func parseChannel(text string) (cloudinit.Channel, error) {
 	if !more {
 		return c, nil
 	}
-	port, ok := strings.CutPrefix(rest, "port=")
-	if !ok {
-		return c, withHints(usageErrorf("--channel: only port=NAME can follow the type"), "write other channels into a file: --policy FILE")
+	switch key, value, _ := strings.Cut(rest, "="); key {
+	case "port":
+		c.Port = value
+	case "device":
+		c.Device = value
+	default:
+		return c, withHints(usageErrorf("--channel: only port=NAME or device=PATH can follow the type"), "write other channels into a file: --policy FILE")
 	}
-	c.Port = port
 	return c, nil
 }
 

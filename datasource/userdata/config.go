@@ -89,11 +89,14 @@ type User struct {
 // Channel is a way for envelopes out of the instance. Those that carry
 // credentials are for a policy file.
 type Channel struct {
-	// `virtio`, `console` or `file`.
+	// `virtio`, `console`, `file` or `openstack`.
 	Type string `mapstructure:"type" required:"true"`
 
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
 	Port string `mapstructure:"port"`
+
+	// console: a serial port in place of the system console, such as `/dev/ttyS1`.
+	Device string `mapstructure:"device"`
 }
 
 // DatasourceOutput is what the data source gives to a template.

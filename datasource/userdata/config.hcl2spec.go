@@ -10,8 +10,9 @@ import (
 // FlatChannel is an auto-generated flat version of Channel.
 // Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
 type FlatChannel struct {
-	Type *string `mapstructure:"type" required:"true" cty:"type" hcl:"type"`
-	Port *string `mapstructure:"port" cty:"port" hcl:"port"`
+	Type   *string `mapstructure:"type" required:"true" cty:"type" hcl:"type"`
+	Port   *string `mapstructure:"port" cty:"port" hcl:"port"`
+	Device *string `mapstructure:"device" cty:"device" hcl:"device"`
 }
 
 // FlatMapstructure returns a new FlatChannel.
@@ -26,8 +27,9 @@ func (*Channel) FlatMapstructure() interface{ HCL2Spec() map[string]hcldec.Spec 
 // The decoded values from this spec will then be applied to a FlatChannel.
 func (*FlatChannel) HCL2Spec() map[string]hcldec.Spec {
 	s := map[string]hcldec.Spec{
-		"type": &hcldec.AttrSpec{Name: "type", Type: cty.String, Required: false},
-		"port": &hcldec.AttrSpec{Name: "port", Type: cty.String, Required: false},
+		"type":   &hcldec.AttrSpec{Name: "type", Type: cty.String, Required: false},
+		"port":   &hcldec.AttrSpec{Name: "port", Type: cty.String, Required: false},
+		"device": &hcldec.AttrSpec{Name: "device", Type: cty.String, Required: false},
 	}
 	return s
 }

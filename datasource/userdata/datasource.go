@@ -114,7 +114,7 @@ func (d *Datasource) readSpec() []error {
 	d.spec = cloudinit.Spec{Vendor: c.Vendor, Issuer: c.Issuer, EscrowRecipients: c.EscrowRecipients, BackupCodes: c.BackupCodes}
 	if c.PolicyFile == "" {
 		for _, ch := range c.Channels {
-			d.spec.Channels = append(d.spec.Channels, cloudinit.Channel{Type: ch.Type, Port: ch.Port})
+			d.spec.Channels = append(d.spec.Channels, cloudinit.Channel{Type: ch.Type, Port: ch.Port, Device: ch.Device})
 		}
 		for _, u := range c.Users {
 			d.spec.Users = append(d.spec.Users, cloudinit.User{Name: u.Name, Recipients: u.Recipients, SSHKeys: u.SSHKeys, Sudo: u.Sudo, Shell: u.Shell})

@@ -87,6 +87,7 @@ func TestRoutes(t *testing.T) {
 		{Type: policy.ChannelVirtio, Port: policy.DefaultPort},
 		{Type: policy.ChannelVirtio, Port: "org.example.0"},
 		{Type: policy.ChannelConsole},
+		{Type: policy.ChannelConsole, Device: "/dev/ttyS1"},
 		{Type: policy.ChannelFile},
 		{Type: policy.ChannelHTTP, URL: "https://Panel.example:443/a/{id}?secret"},
 		{Type: policy.ChannelHTTP, URL: "https://panel.example/b/{id}"},
@@ -105,7 +106,7 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: no deadline", r.Name())
 		}
 	}
-	if got := strings.Join(names, ", "); got != "file, virtio, virtio:org.example.0, console, http:panel.example, http:panel.example #2, http:panel.example:8443 for alice, openstack for alice" {
+	if got := strings.Join(names, ", "); got != "file, virtio, virtio:org.example.0, console, console:ttyS1, http:panel.example, http:panel.example #2, http:panel.example:8443 for alice, openstack for alice" {
 		t.Errorf("routes %q", got)
 	}
 	if last := rs[len(rs)-1]; !last.compact || rs[len(rs)-2].compact {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/console"
@@ -21,18 +22,36 @@ func init() {
 		// The largest card, twice, takes a minute at 9600 baud.
 		Deadline: 2 * time.Minute,
 		Check:    func(policy.Channel) error { return nil },
-		New: func(_ policy.Channel, t *target.Target) Channel {
-			return &tty{open: opener(t)}
+		New: func(c policy.Channel, t *target.Target) Channel {
+			return &tty{device: c.Device, open: opener(t)}
 		},
 	})
 }
 
 var errNoTerminal = errors.New("not a terminal")
 
-// tty prints envelopes on the system console.
-type tty struct{ open openFunc }
+// tty prints envelopes on the system console, or on another serial port. Of that,
+// the lines are set as the kernel has them: on a virtual machine nothing depends on
+// their speed.
+type tty struct {
+	device string // empty: the system console
+	open   openFunc
+}
 
-func (*tty) Name() string { return policy.ChannelConsole }
+// Name is the type, and the port if that is not the system console.
+func (c *tty) Name() string {
+	if c.device == "" {
+		return policy.ChannelConsole
+	}
+	return policy.ChannelConsole + ":" + strings.TrimPrefix(c.device, "/dev/")
+}
+
+func (c *tty) path() string {
+	if c.device == "" {
+		return target.Console
+	}
+	return c.device
+}
 
 func (*tty) Acknowledged() bool { return false }
 
@@ -41,21 +60,21 @@ func (c *tty) Send(ctx context.Context, item Item) error {
 	if err != nil {
 		return err
 	}
-	f, err := c.open(target.Console, os.O_WRONLY)
+	f, err := c.open(c.path(), os.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	stop, err := bound(ctx, f)
 	if errors.Is(err, os.ErrNoDeadline) {
-		return fmt.Errorf("%s: %w", target.Console, errNoTerminal)
+		return fmt.Errorf("%s: %w", c.path(), errNoTerminal)
 	}
 	if err != nil {
 		return err
 	}
 	defer stop()
 	if _, err := f.Write(block); err != nil {
-		return fmt.Errorf("%s: %w", target.Console, writeError(err))
+		return fmt.Errorf("%s: %w", c.path(), writeError(err))
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (v *validator) channels(channels []Channel) {
 // id is what no two channels of a policy have in common.
 func (c Channel) id() string {
 	c = c.withDefaults()
-	return c.Type + " " + c.Port + " " + c.URL
+	return c.Type + " " + c.Port + c.Device + " " + c.URL
 }
 
 // Equal reports whether two channels say the same.
@@ -75,7 +75,12 @@ func (v *validator) channel(path string, c Channel) {
 			v.fail(join(path, "port"), show(c.Port), ErrPort, `use 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and no "." first`)
 		}
 		v.notOfType(path, c, "port")
-	case ChannelConsole, ChannelFile:
+	case ChannelConsole:
+		if c.Device != "" && !validSerial(c.Device) {
+			v.fail(join(path, "device"), show(c.Device), ErrDevice, `use a serial port, such as "/dev/ttyS1" or "/dev/hvc0", or leave it out for the system console`)
+		}
+		v.notOfType(path, c, "device")
+	case ChannelFile:
 		v.notOfType(path, c)
 	case ChannelSSHBanner:
 		v.word(join(path, "recipients"), c.Recipients, BannerPostQuantum, BannerAny)
@@ -94,6 +99,17 @@ func (v *validator) channel(path string, c Channel) {
 	}
 }
 
+// validSerial accepts the names that kernels give to serial ports: ttyS1, ttyAMA1 of
+// Arm's, hvc0 of virtio and Xen. A terminal that people sit at has a number alone.
+func validSerial(s string) bool {
+	for _, kind := range []string{"/dev/tty", "/dev/hvc"} {
+		if rest, ok := strings.CutPrefix(s, kind); ok {
+			return made(rest, upper+lower+digit, 16) && strings.Trim(rest[len(rest)-1:], digit) == "" && (kind == "/dev/hvc" || strings.Trim(rest, digit) != "")
+		}
+	}
+	return false
+}
+
 // onlyUser looks at the name of the one whose envelopes go this way.
 func (v *validator) onlyUser(path string, c Channel) {
 	if c.User != "" && ValidUserName(c.User) != nil {
@@ -108,6 +124,7 @@ func (v *validator) notOfType(path string, c Channel, fields ...string) {
 		given bool
 	}{
 		{"port", c.Port != ""},
+		{"device", c.Device != ""},
 		{"url", c.URL != ""},
 		{"method", c.Method != ""},
 		{"headers", len(c.Headers) > 0},

@@ -125,6 +125,7 @@ var (
 	ErrCIDR          = errors.New("is not a network in CIDR notation")
 	ErrBuildUser     = errors.New("cannot be the account that goes with the first boot")
 	ErrPort          = errors.New("is not the name of a virtio port")
+	ErrDevice        = errors.New("is not a serial port")
 	ErrURL           = errors.New("is not a URL envelopes can be sent to")
 	ErrNoID          = errors.New("has no {id} in its path, nor is it a POST of JSON that has it, so that one envelope would overwrite another")
 	ErrHeader        = errors.New("is not an HTTP header")

@@ -188,11 +188,12 @@ type Clean struct {
 }
 
 // A Channel is a way for envelopes out of the instance. Which fields are used
-// depends on Type: virtio has Port, ssh-banner has Recipients, openstack has User,
+// depends on Type: virtio has Port, console has Device, ssh-banner has Recipients, openstack has User,
 // http the others.
 type Channel struct {
 	Type       string            `yaml:"type,omitempty"`
 	Port       string            `yaml:"port,omitempty"`
+	Device     string            `yaml:"device,omitempty"` // of console: a serial port in place of the system console
 	URL        string            `yaml:"url,omitempty" json:"-"`
 	Method     string            `yaml:"method,omitempty"`
 	Headers    map[string]string `yaml:"headers,omitempty" json:"-"`
@@ -278,10 +279,10 @@ func (p Policy) String() string { return "policy(" + p.File + ")" }
 // GoString is as String.
 func (p Policy) GoString() string { return p.String() }
 
-// String returns the channel's type and port. URL and headers may hold secrets.
+// String returns the channel's type, and its port or device. URL and headers may hold secrets.
 func (c Channel) String() string {
-	if c.Port != "" {
-		return c.Type + ":" + c.Port
+	if more := c.Port + c.Device; more != "" {
+		return c.Type + ":" + more
 	}
 	return c.Type
 }

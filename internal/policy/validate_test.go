@@ -85,6 +85,13 @@ func TestValidate(t *testing.T) {
 		{"two ports", Image, Policy{Channels: []Channel{{Type: "virtio"}, {Type: "virtio", Port: "a"}}}, nil},
 		{"ports", Image, Policy{Channels: []Channel{{Type: "virtio", Port: "a/b"}, {Type: "virtio", Port: ".."}, {Type: "virtio", Port: strings.Repeat("a", 65)}, {Type: "virtio", Port: strings.Repeat("a", 64)}}}, []want{
 			broken("channels[0].port", ErrPort), broken("channels[1].port", ErrPort), broken("channels[2].port", ErrPort)}},
+		{"serial ports", Image, Policy{Channels: []Channel{{Type: "console"}, {Type: "console", Device: "/dev/ttyS1"}, {Type: "console", Device: "/dev/ttyAMA1"}, {Type: "console", Device: "/dev/hvc0"}}}, nil},
+		{"no serial ports", Vendor, Policy{Channels: []Channel{{Type: "console", Device: "ttyS1"}, {Type: "console", Device: "/dev/sda1"}, {Type: "console", Device: "/dev/tty1"}, {Type: "console", Device: "/dev/tty"},
+			{Type: "console", Device: "/dev/ttyS1/../sda1"}, {Type: "console", Device: "/dev/console"}, {Type: "console", Device: "/dev/hvc"}}}, []want{
+			broken("channels[0].device", ErrDevice), broken("channels[1].device", ErrDevice), broken("channels[2].device", ErrDevice), broken("channels[3].device", ErrDevice),
+			broken("channels[4].device", ErrDevice), broken("channels[5].device", ErrDevice), broken("channels[6].device", ErrDevice)}},
+		{"a serial port twice", Image, Policy{Channels: []Channel{{Type: "console", Device: "/dev/ttyS1"}, {Type: "console", Device: "/dev/ttyS1"}}}, []want{broken("channels[1]", ErrDuplicate)}},
+		{"a serial port of a file", Image, Policy{Channels: []Channel{{Type: "file", Device: "/dev/ttyS1"}}}, []want{broken("channels[0].device", ErrNotOfType)}},
 		{"console with a port", Vendor, Policy{Channels: []Channel{{Type: "console", Port: "ttyS1"}}}, []want{broken("channels[0].port", ErrNotOfType)}},
 		{"fields of other types", Vendor, Policy{Channels: []Channel{{Type: "file", Port: "a"}, {Type: "virtio", URL: "https://h/{id}", Method: "PUT", Headers: map[string]string{"A": "b"}, CAFile: "/a",
 			Body: "raw", Template: "{}", Success: []int{200}, ClientCert: "/a", ClientKey: "/a", HMACKey: "a", Envelopes: "all", User: "a"}}}, []want{

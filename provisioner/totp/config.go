@@ -162,6 +162,9 @@ type Channel struct {
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
 	Port string `mapstructure:"port"`
 
+	// console: a serial port in place of the system console, such as `/dev/ttyS1`.
+	Device string `mapstructure:"device"`
+
 	// http: where to send an envelope, an `https://` URL. `{id}` in its path becomes
 	// the envelope's ID; there are `{user}`, `{instance_id}` and `{hostname}` as well.
 	URL string `mapstructure:"url"`

@@ -12,6 +12,7 @@ import (
 type FlatChannel struct {
 	Type       *string           `mapstructure:"type" required:"true" cty:"type" hcl:"type"`
 	Port       *string           `mapstructure:"port" cty:"port" hcl:"port"`
+	Device     *string           `mapstructure:"device" cty:"device" hcl:"device"`
 	URL        *string           `mapstructure:"url" cty:"url" hcl:"url"`
 	Method     *string           `mapstructure:"method" cty:"method" hcl:"method"`
 	Headers    map[string]string `mapstructure:"headers" cty:"headers" hcl:"headers"`
@@ -41,6 +42,7 @@ func (*FlatChannel) HCL2Spec() map[string]hcldec.Spec {
 	s := map[string]hcldec.Spec{
 		"type":        &hcldec.AttrSpec{Name: "type", Type: cty.String, Required: false},
 		"port":        &hcldec.AttrSpec{Name: "port", Type: cty.String, Required: false},
+		"device":      &hcldec.AttrSpec{Name: "device", Type: cty.String, Required: false},
 		"url":         &hcldec.AttrSpec{Name: "url", Type: cty.String, Required: false},
 		"method":      &hcldec.AttrSpec{Name: "method", Type: cty.String, Required: false},
 		"headers":     &hcldec.AttrSpec{Name: "headers", Type: cty.Map(cty.String), Required: false},

@@ -275,7 +275,7 @@ func TestBlockBecomesPolicy(t *testing.T) {
 		RecipientsFrom: []string{"f"}, BackupCodes: 3, RateLimit: "l", Require: "q", Packages: "p", CloudInitModule: true, CloudInitModuleListed: true,
 		SSHD:     &SSHD{"a", []string{"g"}, []string{"u"}, []string{"f"}, "r", "t"},
 		TimeSync: "t", Firewall: "w", Clean: &Clean{"b"},
-		Channels: []Channel{{"t", "o", "u", "m", map[string]string{"h": "v"}, "b", "T", []int{200}, "c", "C", "k", "K", "e", "U", "R"}},
+		Channels: []Channel{{"t", "o", "d", "u", "m", map[string]string{"h": "v"}, "b", "T", []int{200}, "c", "C", "k", "K", "e", "U", "R"}},
 		Jitter:   "j", Keep: "k",
 	}
 	want := &policy.Policy{
@@ -284,7 +284,7 @@ func TestBlockBecomesPolicy(t *testing.T) {
 		SSHD: policy.SSHD{Algorithms: "a", ExemptGroups: []string{"g"}, ExemptUsers: []string{"u"}, ExemptFrom: []string{"f"},
 			RootLogin: "r", TCPForwarding: "t"},
 		TimeSync: "t", Firewall: "w", Clean: policy.Clean{BuildUser: "b"},
-		Channels: []policy.Channel{{Type: "t", Port: "o", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, Body: "b", Template: "T", Success: []int{200}, CAFile: "c",
+		Channels: []policy.Channel{{Type: "t", Port: "o", Device: "d", URL: "u", Method: "m", Headers: map[string]string{"h": "v"}, Body: "b", Template: "T", Success: []int{200}, CAFile: "c",
 			ClientCert: "C", ClientKey: "k", HMACKey: "K", Envelopes: "e", User: "U", Recipients: "R"}},
 		Jitter: "j", Keep: "k",
 	}
