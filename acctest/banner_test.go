@@ -17,8 +17,6 @@ import (
 	"testing"
 
 	"filippo.io/age"
-	"github.com/creack/pty"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
@@ -157,41 +155,14 @@ func (m *machine) sshBanner(s login.Server) string {
 // code. (Where it is refused at once, plink ends before all of it is shown.)
 func (m *machine) plinkBanner(s login.Server) string {
 	m.t.Helper()
-	ppk, err := m.img.people["bob"].key.PPK(m.t.Context())
+	sight, err := login.PuTTY{Dir: m.dir}.Look(m.t.Context(), s, "bob", m.img.people["bob"].key)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	args := []string{"-ssh", "-noagent", "-noshare", "-P", strconv.Itoa(s.Port), "-l", "bob", "-i", ppk}
-	for _, key := range s.HostKeys {
-		pub, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		args = append(args, "-hostkey", ssh.FingerprintSHA256(pub))
+	if !strings.Contains(sight.Text, "\n| -----BEGIN AGE ENCRYPTED FILE-----\r\n") {
+		m.t.Fatalf("plink: %s", sight.Text)
 	}
-	cmd := exec.CommandContext(m.t.Context(), "plink", append(args, s.Host)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.dir, "PUTTYDIR=" + m.dir, "TERM=xterm", "LC_ALL=C"}
-	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		_ = terminal.Close()
-	}()
-	var text []byte
-	for buf := make([]byte, 4096); !bytes.Contains(text, []byte("Verification code: ")); {
-		n, err := terminal.Read(buf)
-		text = append(text, buf[:n]...)
-		if err != nil {
-			m.t.Fatalf("plink: %v: %s", err, text)
-		}
-	}
-	if !bytes.Contains(text, []byte("\n| -----BEGIN AGE ENCRYPTED FILE-----\r\n")) {
-		m.t.Fatalf("plink: %s", text)
-	}
-	return string(text)
+	return sight.Text
 }
 
 // desk runs totpctl away from the home and agent of whoever runs the tests.

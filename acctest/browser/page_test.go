@@ -7,16 +7,12 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"image"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/makiuchi-d/gozxing"
-	"github.com/makiuchi-d/gozxing/qrcode"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/browser"
 	"github.com/packer-plugin-totp/packer-plugin-totp/cmd/totpctl/page"
@@ -131,20 +127,6 @@ const (
 	problem = `document.getElementById("problem").textContent`
 )
 
-// scan reads the QR code off the screen, as a phone does.
-func scan(t *testing.T, img image.Image) string {
-	t.Helper()
-	bitmap, err := gozxing.NewBinaryBitmapFromImage(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := qrcode.NewQRCodeReader().Decode(bitmap, nil)
-	if err != nil {
-		t.Fatalf("the QR code cannot be read: %v", err)
-	}
-	return r.GetText()
-}
-
 // conformance: what servers seal opens in a browser, in every form in which it
 // comes, and by each kind of key.
 func conformance(t *testing.T, open func(*testing.T) *browser.Page) {
@@ -181,7 +163,7 @@ func conformance(t *testing.T, open func(*testing.T) *browser.Page) {
 			p.Until(problem + `.includes("your key is needed")`)
 			p.Drop(filepath.Join(dir, "key.txt"))
 			p.Until(shown)
-			if got := scan(t, p.Picture("#card svg", 0)); got != c.OTPAuth {
+			if got := p.Scan("#card svg", 0); got != c.OTPAuth {
 				t.Errorf("the QR code says %q, want %q", got, c.OTPAuth)
 			}
 		})
@@ -272,7 +254,7 @@ func markup(t *testing.T, p *browser.Page, k key) {
 	if !there {
 		t.Error("the issuer is not on the page as the text that it is")
 	}
-	if got := scan(t, p.Picture("#card svg", 0)); got != c.OTPAuth {
+	if got := p.Scan("#card svg", 0); got != c.OTPAuth {
 		t.Errorf("the QR code says %q, want %q", got, c.OTPAuth)
 	}
 }
@@ -290,7 +272,7 @@ func several(t *testing.T, p *browser.Page, k key) {
 	}
 	p.Click("#others button:last-child")
 	p.Until(`document.querySelector("#card svg") !== null`)
-	if got := scan(t, p.Picture("#card svg", 0)); got != bob.OTPAuth {
+	if got := p.Scan("#card svg", 0); got != bob.OTPAuth {
 		t.Errorf("the QR code says %q, want %q", got, bob.OTPAuth)
 	}
 	forged := newCard("Example Hosting")
@@ -477,7 +459,7 @@ func printed(t *testing.T, p *browser.Page, k key, c card.Card, text string) {
 	codes := []string{"ENROLLMENT CARD for alice@web-1", "12345678   23456789", "89012345"}
 	p.Media("print", "dark")
 	check("card", slices.Concat(codes, rest), form)
-	if got := scan(t, p.Picture("#card svg", 0)); got != c.OTPAuth {
+	if got := p.Scan("#card svg", 0); got != c.OTPAuth {
 		t.Errorf("the QR code says %q, want %q", got, c.OTPAuth)
 	}
 	var pdf struct{ Data []byte }
@@ -567,7 +549,7 @@ func looks(t *testing.T, p *browser.Page, colours string, width int, k key, c ca
 	p.Put("envelope", text)
 	p.Until(shown)
 	readable(t, p, colours)
-	if got := scan(t, p.Picture("#card svg", 12)); got != c.OTPAuth {
+	if got := p.Scan("#card svg", 12); got != c.OTPAuth {
 		t.Errorf("the QR code says %q, want %q", got, c.OTPAuth)
 	}
 }

@@ -12,8 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
@@ -279,6 +282,39 @@ func TestEveryClient(t *testing.T) {
 		if r.Outcome != login.Unasked {
 			t.Errorf("%s: code alone: %v", c.Name(), r)
 		}
+	}
+}
+
+// What a person sees of a server for the first time, and ever after.
+func TestPuTTYLooks(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	if _, err := l.root.Shell(t.Context(), `echo 'Keep out.' >/etc/issue.net; echo 'Banner /etc/issue.net' >>/etc/ssh/sshd_config.d/00-lab.conf`); err != nil {
+		t.Fatal(err)
+	}
+	known := l.serve(t)
+	var prints []string
+	for _, line := range known.HostKeys {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		prints = append(prints, ssh.FingerprintSHA256(key))
+	}
+	alice, unknown := l.enrolled[0], login.Server{Host: known.Host, Port: known.Port}
+	for _, s := range []login.Server{unknown, known} {
+		got, err := login.PuTTY{Dir: l.dir}.Look(t.Context(), s, alice.User, alice.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked := s.HostKeys == nil; slices.Contains(prints, got.HostKey) != asked || !strings.Contains(got.Text, "\n| Keep out.\r\n") {
+			t.Errorf("asked about %q, shown %q", got.HostKey, got.Text)
+		}
+	}
+	other := known
+	other.HostKeys = []string{alice.Key.Public}
+	if got, err := (login.PuTTY{Dir: l.dir}).Look(t.Context(), other, alice.User, alice.Key); err == nil {
+		t.Errorf("of another server: %q", got.Text)
 	}
 }
 
