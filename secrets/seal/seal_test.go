@@ -7,9 +7,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -236,44 +233,6 @@ func exchangeLines(b []byte, i, j int) []byte {
 	lines := bytes.SplitAfter(b, []byte("\n"))
 	lines[i], lines[j] = lines[j], lines[i]
 	return bytes.Join(lines, nil)
-}
-
-// TestAgeOpens shows that Debian's age (1.1.1 in Debian 12) opens what is sealed
-// to the recipients that it knows.
-func TestAgeOpens(t *testing.T) {
-	bin, err := exec.LookPath("age")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("age is missing; apt install age")
-		}
-		t.Skip("age is missing; apt install age")
-	}
-	x, xr, err := seal.GenerateX25519()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range []struct{ name, recipient, identity string }{
-		{"X25519", xr, x + "\n"},
-		{"ssh-ed25519", read(t, "ed25519.pub"), read(t, "ed25519")},
-		{"ssh-rsa", read(t, "rsa.pub"), read(t, "rsa")},
-	} {
-		dir := t.TempDir()
-		identity := filepath.Join(dir, "identity")
-		if err := os.WriteFile(identity, []byte(k.identity), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		sealed := mustSeal(t, text, parse(t, k.recipient))
-		for form, envelope := range map[string][]byte{"binary": sealed, "armored": mustArmor(t, sealed)} {
-			file := filepath.Join(dir, form)
-			if err := os.WriteFile(file, envelope, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			got, err := exec.Command(bin, "-d", "-i", identity, file).Output()
-			if err != nil || !bytes.Equal(got, text) {
-				t.Errorf("%s, %s: %d bytes, %v", k.name, form, len(got), err)
-			}
-		}
-	}
 }
 
 func FuzzOpen(f *testing.F) {
