@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -166,9 +167,12 @@ func parseLocked(data []byte, ask func(string) ([]byte, error)) ([]age.Identity,
 // parseSSHIdentity reads an SSH private key. It asks for the passphrase at once
 // and not, as agessh does, in the middle of opening an envelope, where a wrong
 // one could not be told from damage.
-func parseSSHIdentity(pem []byte, ask func(string) ([]byte, error)) (age.Identity, error) {
+func parseSSHIdentity(text []byte, ask func(string) ([]byte, error)) (age.Identity, error) {
 	const remedy = "use an ed25519 or RSA key in OpenSSH format"
-	key, err := ssh.ParseRawPrivateKey(pem)
+	if onSecurityKey(text) {
+		return nil, fmt.Errorf("identity: %w: it is on a security key (sk-), which only signs; %s", ErrUnsupportedSSH, remedy)
+	}
+	key, err := ssh.ParseRawPrivateKey(text)
 	if missing := (*ssh.PassphraseMissingError)(nil); errors.As(err, &missing) {
 		prompt := "Passphrase of the SSH key"
 		if missing.PublicKey != nil {
@@ -179,7 +183,7 @@ func parseSSHIdentity(pem []byte, ask func(string) ([]byte, error)) (age.Identit
 			return nil, askErr
 		}
 		defer clear(pass)
-		key, err = ssh.ParseRawPrivateKeyWithPassphrase(pem, pass)
+		key, err = ssh.ParseRawPrivateKeyWithPassphrase(text, pass)
 		if errors.Is(err, x509.IncorrectPasswordError) {
 			return nil, fmt.Errorf("identity: %w", ErrPassphrase)
 		}
@@ -202,4 +206,11 @@ func parseSSHIdentity(pem []byte, ask func(string) ([]byte, error)) (age.Identit
 		return nil, fmt.Errorf("identity: %w; %s", ErrNoIdentity, remedy)
 	}
 	return id, nil
+}
+
+// onSecurityKey tells the files that ssh-keygen writes beside a security key. The
+// type stands in the part that is never locked, so that nobody is asked in vain.
+func onSecurityKey(text []byte) bool {
+	block, _ := pem.Decode(text)
+	return block != nil && (bytes.Contains(block.Bytes, []byte(ssh.KeyAlgoSKED25519)) || bytes.Contains(block.Bytes, []byte(ssh.KeyAlgoSKECDSA256)))
 }

@@ -5,11 +5,13 @@ package seal_test
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
 
 	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -146,6 +148,8 @@ func TestParseIdentitiesErrors(t *testing.T) {
 		"recipient":           {[]byte(xr), seal.ErrRecipientAsIdentity},
 		"SSH public key":      {[]byte(read(t, "ed25519.pub")), seal.ErrRecipientAsIdentity},
 		"SSH ECDSA":           {[]byte(read(t, "ecdsa")), seal.ErrUnsupportedSSH},
+		"security key":        {securityKey("none"), seal.ErrUnsupportedSSH},
+		"security key locked": {securityKey("aes256-ctr"), seal.ErrUnsupportedSSH},
 		"SSH cut short":       {[]byte(ed[:200]), seal.ErrNoIdentity},
 		"certificate":         {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), seal.ErrNoIdentity},
 		"PuTTY":               {[]byte(read(t, "ed25519.ppk")), seal.ErrPPK},
@@ -159,7 +163,11 @@ func TestParseIdentitiesErrors(t *testing.T) {
 		"too large":           {make([]byte, seal.MaxSize+1), seal.ErrTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ids, err := seal.ParseIdentities(tt.data, (&desk{answer: passphrase}).ask)
+			d := &desk{answer: passphrase}
+			ids, err := seal.ParseIdentities(tt.data, d.ask)
+			if strings.HasPrefix(name, "security key") && len(d.asked) > 0 {
+				t.Error("somebody is asked for a passphrase in vain")
+			}
 			if ids != nil || !errors.Is(err, tt.err) {
 				t.Fatalf("%d identities, %v; want %v", len(ids), err, tt.err)
 			}
@@ -173,6 +181,22 @@ func TestParseIdentitiesErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// securityKey is the file that ssh-keygen -t ed25519-sk writes (PROTOCOL.key and
+// PROTOCOL.u2f of OpenSSH), as far as it is never locked.
+func securityKey(cipher string) []byte {
+	public := ssh.Marshal(struct {
+		Type        string
+		Key         []byte
+		Application string
+	}{ssh.KeyAlgoSKED25519, make([]byte, 32), "ssh:"})
+	file := append([]byte("openssh-key-v1\x00"), ssh.Marshal(struct {
+		Cipher, KDF, KDFOptions string
+		Keys                    uint32
+		Public, Private         []byte
+	}{cipher, "none", "", 1, public, make([]byte, 64)})...)
+	return pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: file})
 }
 
 func FuzzParseIdentities(f *testing.F) {

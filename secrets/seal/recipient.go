@@ -78,6 +78,9 @@ type Recipient struct {
 	age   age.Recipient
 }
 
+// accepted names every kind, and how to come to one.
+const accepted = "use a recipient that begins with age1, age1pq1, age1tag1 or age1tagpq1, or an ssh-ed25519 or ssh-rsa key; totpctl keygen makes one"
+
 // maxRecipient is age's own limit to a line of a recipients file. The longest
 // recipient, age1tagpq, has 2015 bytes, an RSA key of 16384 bits 2800.
 const maxRecipient = 8 << 10
@@ -97,10 +100,7 @@ func ParseRecipient(s string) (Recipient, error) {
 	if len(s) > maxRecipient {
 		return fail(ErrUnknownRecipient, "a recipient has 8 KiB at most")
 	}
-	const (
-		damaged = "copy the whole line again"
-		other   = "use a recipient that begins with age1, or an ssh-ed25519 or ssh-rsa key"
-	)
+	const damaged = "copy the whole line again"
 	if strings.ContainsFunc(s, func(r rune) bool { return r != '\t' && unicode.IsControl(r) }) {
 		return fail(ErrUnknownRecipient, "give one recipient, in one line")
 	}
@@ -127,19 +127,19 @@ func ParseRecipient(s string) (Recipient, error) {
 			return native(X25519, r, s), nil
 		}
 		if name, _, err := plugin.ParseRecipient(s); err == nil {
-			return fail(fmt.Errorf("%w, age-plugin-%s", ErrPlugin, name), "nothing of that kind runs where a card is sealed; use a recipient that begins with age1, age1pq1 or age1tag1")
+			return fail(fmt.Errorf("%w, age-plugin-%s", ErrPlugin, name), "no plugin runs where a card is sealed; "+accepted)
 		}
 		return fail(ErrBadRecipient, damaged)
 	case word == "ssh-ed25519", word == "ssh-rsa":
 		return parseSSH(s, fail)
 	case strings.HasPrefix(word, "ecdsa-sha2-"):
-		return fail(ErrUnsupportedSSH, "ECDSA keys only sign; "+other)
+		return fail(ErrUnsupportedSSH, "ECDSA keys only sign; "+accepted)
 	case strings.HasPrefix(word, "sk-"):
-		return fail(ErrUnsupportedSSH, "a security key (sk-) only signs; "+other)
+		return fail(ErrUnsupportedSSH, "a security key (sk-) only signs; "+accepted)
 	case strings.HasPrefix(word, "ssh-"):
-		return fail(ErrUnsupportedSSH, other)
+		return fail(ErrUnsupportedSSH, accepted)
 	}
-	return fail(ErrUnknownRecipient, other)
+	return fail(ErrUnknownRecipient, accepted)
 }
 
 // native makes a recipient of what age parsed. Bech32 has one lower case form,

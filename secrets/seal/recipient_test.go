@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -167,6 +168,38 @@ func TestParseRecipientErrors(t *testing.T) {
 				t.Errorf("the error %q shows too much", err)
 			}
 		})
+	}
+}
+
+// TestSaysWhichKinds: whoever has brought what cannot be used reads why, and all
+// that can.
+func TestSaysWhichKinds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text string
+		why  string
+	}{
+		"a name":              {"alice", ""},
+		"plugin":              {yubikey(t), "age-plugin-yubikey"},
+		"SSH ECDSA":           {read(t, "ecdsa.pub"), "ECDSA"},
+		"SSH DSA":             {read(t, "dsa.pub"), "cannot decrypt"},
+		"SSH certificate":     {"ssh-rsa-cert-v01@openssh.com AAAA", "cannot decrypt"},
+		"security key":        {"sk-ssh-ed25519@openssh.com AAAA", "security key"},
+		"security key, ECDSA": {"sk-ecdsa-sha2-nistp256@openssh.com AAAA", "security key"},
+	} {
+		_, err := seal.ParseRecipient(tt.text)
+		if err == nil || !strings.Contains(err.Error(), tt.why) {
+			t.Errorf("%s: %v; want a word of %q", name, err, tt.why)
+			continue
+		}
+		for k := seal.X25519; k.String() != "no kind"; k++ {
+			begins := k.String()
+			if !strings.HasPrefix(begins, "ssh-") && k != seal.X25519 {
+				begins += "1" // after the name of a native kind
+			}
+			if !regexp.MustCompile(`\b` + begins + `\b`).MatchString(err.Error()) {
+				t.Errorf("%s: %v; names no %s", name, err, begins)
+			}
+		}
 	}
 }
 
