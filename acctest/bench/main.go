@@ -7,7 +7,7 @@
 // and delay of an enrollment as a whole process, the time of a build over SSH
 // beside one that does the manual guide's steps by a shell provisioner, and the
 // size of the binary for each architecture. The size is also a gate, see package
-// release. It prints as well how long the making of user-data takes, and how many
+// release. It prints as well how long user-data and the opening of a card take, and how many
 // envelopes a second the provider's end takes.
 //
 // It runs the agent in roots of its own and so needs root, and what package
@@ -64,7 +64,7 @@ func run() error {
 		}
 	}
 	printSizes(sizes)
-	if err := printUserData(dir); err != nil {
+	if err := printDesk(dir); err != nil {
 		return err
 	}
 	if err := printReceived(dir); err != nil {
