@@ -134,21 +134,35 @@ func findArmored(input []byte) []finding {
 }
 
 // base64Intro is how any base64 of an age file begins.
-var base64Intro = regexp.MustCompile(`YWdlLWVuY3J5cHRpb24ub3JnL3Yx[A-Za-z0-9+/\r\n]*={0,2}`)
+const base64Intro = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"
+
+// base64File is one with what follows it.
+var base64File = regexp.MustCompile(`^[A-Za-z0-9+/\r\n]*={0,2}`)
 
 func findBase64(input []byte) []finding {
 	var found []finding
 	line, counted := 1, 0
-	for _, at := range base64Intro.FindAllIndex(input, -1) {
-		line += bytes.Count(input[counted:at[0]], []byte("\n"))
-		counted = at[0]
+	for at := 0; ; {
+		begin := bytes.Index(input[at:], []byte(base64Intro))
+		if begin < 0 {
+			return found
+		}
+		begin += at
+		// Where no "=" ends it, the next line may be another one.
+		at = begin + len(base64Intro)
+		end := len(input)
+		if next := bytes.Index(input[at:], []byte(base64Intro)); next >= 0 {
+			end = at + next
+		}
+		line += bytes.Count(input[counted:begin], []byte("\n"))
+		counted = begin
 		f := finding{form: "base64", line: line}
 		text := bytes.Map(func(r rune) rune {
 			if r == '\r' || r == '\n' {
 				return -1
 			}
 			return r
-		}, input[at[0]:at[1]])
+		}, base64File.Find(input[begin:end]))
 		// A cut-off end leaves an envelope that does not authenticate; that is
 		// for the one who opens it to say.
 		text = bytes.TrimRight(text, "=")
@@ -157,7 +171,6 @@ func findBase64(input []byte) []finding {
 		f.sealed = f.sealed[:n]
 		found = append(found, f)
 	}
-	return found
 }
 
 // distinct drops findings that have occurred before, in whatever form.

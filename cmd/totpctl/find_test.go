@@ -22,7 +22,8 @@ const (
 
 // sample is an age file as far as can be told without its key.
 func sample(n int) []byte {
-	return append([]byte(binaryIntro+"\n-> X25519 aaaa\n"), bytes.Repeat([]byte{byte(n), 0xff, '\n', 0}, 100)...)
+	// Every third has a base64 without "=" at its end.
+	return append([]byte(binaryIntro+"\n-> X25519 aaaa\n"), bytes.Repeat([]byte{byte(n), 0xff, '\n', 0}, 100+n%3)...)
 }
 
 func armored(n int) string {
@@ -107,6 +108,7 @@ func TestFindEnvelopes(t *testing.T) {
 		{"base64, in JSON", "{\n\"password\":\"" + inBase64(1) + "\"}", []want{{"base64", 2, 1, nil}}},
 		{"base64, wrapped", inBase64(1)[:76] + "\r\n" + inBase64(1)[76:] + "\n", []want{{"base64", 1, 1, nil}}},
 		{"base64, two", inBase64(1) + " " + inBase64(2), []want{{"base64", 1, 1, nil}, {"base64", 1, 2, nil}}},
+		{"base64, two on lines of their own", inBase64(1) + "\n" + inBase64(4) + "\n", []want{{"base64", 1, 1, nil}, {"base64", 2, 4, nil}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			found := findEnvelopes([]byte(tt.input))

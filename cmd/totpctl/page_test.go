@@ -22,7 +22,7 @@ func TestPageFindsTheSame(t *testing.T) {
 	node := pagetest.Start(t)
 	inputs := []string{
 		"", "text\n", string(sample(1)), "\r\n\t" + string(sample(1)), armored(1), armored(1)[:200], inBase64(1), inBase64(1)[:51], inBase64(1)[:50],
-		"curl said: " + inBase64(1) + "\n" + inBase64(2) + "\n" + inBase64(1), strings.ReplaceAll(inBase64(3), "A", "A\r\n"),
+		"curl said: " + inBase64(1) + "\n" + inBase64(2) + "\n" + inBase64(1) + "\n" + inBase64(4), strings.ReplaceAll(inBase64(3), "A", "A\r\n"),
 		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900], onConsole(sampleID, "alice", 1) + onConsole(sampleID2, "bob", 2),
 		onConsole(sampleID, "alice", 1) + armored(1) + armored(2), armored(1) + armored(1) + armored(2) + armored(1)[:100],
 		armored(1)[:100] + armored(1)[:100], "> " + strings.ReplaceAll(armored(1), "\n", "\n> "), "| " + strings.ReplaceAll(armored(1), "\n", " \r\n| "),

@@ -80,8 +80,9 @@ function findArmored(s) {
 }
 
 function findBase64(s) {
-  // How any base64 of an age file begins.
-  const all = s.matchAll(/YWdlLWVuY3J5cHRpb24ub3JnL3Yx[A-Za-z0-9+/\r\n]*={0,2}/g);
+  // How any base64 of an age file begins. Where no "=" ends it, the next line may
+  // be another one.
+  const all = s.matchAll(/YWdlLWVuY3J5cHRpb24ub3JnL3Yx(?:(?!YWdlLWVuY3J5cHRpb24ub3JnL3Yx)[A-Za-z0-9+/\r\n])*={0,2}/g);
   return Array.from(all, (m) =>
     finding("base64", s.slice(0, m.index).split("\n").length, { file: debase64(m[0]) }),
   );
