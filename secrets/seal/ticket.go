@@ -91,7 +91,7 @@ const (
 type Verdict struct {
 	Standing Standing
 	Gap      bool // the card that it replaces was never accepted here
-	NewKeys  bool // its host keys are others than before
+	NewKeys  bool // its host keys are not those of before, or not they alone
 }
 
 // HashToken returns the hash of a card's token that a ticket holds.
@@ -163,6 +163,10 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 			if a.Generation < last.Generation {
 				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, a.Generation, last.Generation)
 			}
+			if len(c.HostKeys) > 0 && a.strange(c.HostKeys) {
+				// Whoever can read a card can write it anew, for a server of their own.
+				return Verdict{}, t, fmt.Errorf("%w: %q was accepted on %s with other host keys", ErrSecondCard, a.ID, a.Time.Format(time.DateOnly))
+			}
 			return Verdict{Standing: Again}, t, nil
 		}
 	}
@@ -177,13 +181,25 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	v := Verdict{
 		Standing: Later,
 		Gap:      !slices.ContainsFunc(u.Accepted, func(a Accepted) bool { return a.ID == c.Supersedes }),
-		NewKeys:  !slices.ContainsFunc(c.HostKeys, func(k string) bool { return slices.Contains(last.HostKeys, k) }),
+		NewKeys:  len(c.HostKeys) == 0 || last.strange(c.HostKeys),
 	}
 	if v.NewKeys && t.expired(now) {
 		// The token may have been read by others since.
 		return Verdict{}, t, ErrOtherHostKey
 	}
 	return v, t.remember(i, c, card, now), nil
+}
+
+// strange reports whether there is a host key that the accepted card does not
+// name. One that is known does not make up for it: host keys are public, and a
+// forger can name the server's beside their own. The compact form has room for one
+// of several, so that the others are believed where that is among them.
+func (a Accepted) strange(keys []string) bool {
+	known := func(k string) bool { return slices.Contains(a.HostKeys, k) }
+	if a.Generation == 0 {
+		return !slices.ContainsFunc(keys, known)
+	}
+	return slices.ContainsFunc(keys, func(k string) bool { return !known(k) })
 }
 
 func (t Ticket) expired(now time.Time) bool { return !t.Expires.IsZero() && now.After(t.Expires) }

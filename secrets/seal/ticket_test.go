@@ -73,6 +73,17 @@ func TestTicketAccept(t *testing.T) {
 			{func(c *seal.Candidate) { later(c); c.HostKeys = []string{"SHA256:z"} }, 0, seal.Verdict{Standing: seal.Later, NewKeys: true}, nil}}},
 		{"a reset with new host keys after the ticket", []step{{same, 0, first, nil},
 			{func(c *seal.Candidate) { later(c); c.HostKeys = []string{"SHA256:z"} }, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey}}},
+		{"a reset with a host key beside the known ones", []step{{same, 0, first, nil},
+			{func(c *seal.Candidate) { later(c); c.HostKeys = []string{"SHA256:x", "SHA256:z"} }, 0, seal.Verdict{Standing: seal.Later, NewKeys: true}, nil}}},
+		{"a reset with a host key beside the known ones after the ticket", []step{{same, 0, first, nil},
+			{func(c *seal.Candidate) { later(c); c.HostKeys = []string{"SHA256:x", "SHA256:z"} }, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey}}},
+		{"a reset without host keys after the ticket", []step{{same, 0, first, nil},
+			{func(c *seal.Candidate) { later(c); c.HostKeys = nil }, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey}}},
+		{"the same secret with another host key", []step{{same, 0, first, nil},
+			{func(c *seal.Candidate) { c.HostKeys = []string{"SHA256:x", "SHA256:z"} }, 0, seal.Verdict{}, seal.ErrSecondCard}}},
+		{"compact, and its whole form with another host key", []step{{func(c *seal.Candidate) { c.Readers, c.Generation, c.HostKeys = nil, 0, []string{"SHA256:x"} }, 0, first, nil},
+			{same, 0, again, nil}, {func(c *seal.Candidate) { c.HostKeys = []string{"SHA256:z"} }, 0, seal.Verdict{}, seal.ErrSecondCard},
+			{later, 5000 * time.Hour, seal.Verdict{Standing: seal.Later}, nil}}},
 		{"a reset is the first to be seen", []step{{later, 0, first, nil}, {same, 0, seal.Verdict{}, seal.ErrOlderGeneration}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
