@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"mime"
@@ -16,6 +17,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"gopkg.in/yaml.v3"
@@ -314,6 +316,9 @@ func TestMergeErrors(t *testing.T) {
 		{"same file, other spelling", head + "write_files: [{path: /var/lib//cloud/instance/totp-instance.yaml}]\n", []place{{"write_files[0].path", 2, 22, ErrSameFile}}},
 		{"same user, other key", head + "users:\n  - default\n  - ssh_authorized_keys: [" + bobSSH[:80] + "]\n    name: alice\n", []place{{"users[1]", 5, 11, ErrOtherKeys}}},
 		{"same user, no key", head + "users: [alice]\n", []place{{"users[0]", 2, 9, ErrOtherKeys}}},
+		{"same user, by a merge key", head + "a: &a {name: alice}\nusers:\n  - <<: *a\n    groups: adm\n", []place{{"users[0]", 2, 14, ErrOtherKeys}}},
+		{"same file, by merge keys", head + "a: &a {path: " + ours.File() + "}\nb: &b {<<: [*a, {path: /etc/motd}]}\nwrite_files: [{<<: *b, path: /x}, {<<: *b}]\n",
+			[]place{{"write_files[1].path", 2, 14, ErrSameFile}}},
 		{"passwords", head + "hostname: web\nssh_pwauth: yes\n", []place{{"ssh_pwauth", 3, 13, ErrPasswordAuth}}},
 		{"passwords by an alias", head + "a: &a true\nssh_pwauth: *a\n", []place{{"ssh_pwauth", 2, 4, ErrPasswordAuth}}},
 		{"passwords by a merge key", head + "a: &a {ssh_pwauth: true}\n<<: *a\n", []place{{"ssh_pwauth", 2, 20, ErrPasswordAuth}}},
@@ -341,6 +346,36 @@ func TestMergeErrors(t *testing.T) {
 			}
 			if d := cmp.Diff(tt.want, got, cmp.AllowUnexported(place{}), cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) })); d != "" {
 				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestMergeWork: a document that is small, or of one long line, is not long to
+// merge into.
+func TestMergeWork(t *testing.T) {
+	again := Header + "\na: &a {k: v}\n"
+	for name := 'a'; name < 'h'; name++ {
+		again += fmt.Sprintf("%c: &%c {<<: [%s*%c]}\n", name+1, name+1, strings.Repeat(fmt.Sprintf("*%c, ", name), 60), name)
+	}
+	for name, doc := range map[string]string{
+		"merge keys of merge keys":         again + "<<: *h\nusers: [{<<: *h}]\n",
+		"a merge key of itself":            Header + "\na: &a {<<: *a}\nusers: [{<<: *a}]\n",
+		"a list in one line, beside a tab": Header + "\n#\t\na: [" + strings.Repeat("x, ", 60000) + "x]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan error, 1)
+			go func() {
+				_, err := ours.Merge("", []byte(doc))
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(30 * time.Second): // it takes less than a second
+				t.Error("takes too long")
 			}
 		})
 	}

@@ -70,6 +70,10 @@ type splicer struct {
 	entry   entry
 	keep    bool
 	newline string
+
+	// Where offset was last: many columns of one line would be counted again and
+	// again.
+	line0, column0, at0 int
 }
 
 type insertion struct {
@@ -230,14 +234,18 @@ func (s *splicer) offset(line, column int) int {
 	if line < 1 || line > len(s.lines) {
 		return -1
 	}
-	at := s.lines[line-1]
-	for range column - 1 {
+	at, from := s.lines[line-1], 1
+	if line == s.line0 && column >= s.column0 {
+		at, from = s.at0, s.column0
+	}
+	for range column - from {
 		if at >= len(s.doc) {
 			return -1
 		}
 		_, n := utf8.DecodeRuneInString(s.doc[at:])
 		at += n
 	}
+	s.line0, s.column0, s.at0 = line, column, at
 	return at
 }
 

@@ -174,13 +174,30 @@ func (t theirs) get(name string) (*found, *Error) {
 	if f != nil {
 		return f, nil
 	}
-	return t.merged(name, t.root, 0), nil
+	return lookFor(name).in(t.root), nil
 }
 
-// merged looks for a key in what merge keys bring.
-func (t theirs) merged(name string, m *yaml.Node, level int) *found {
-	if level > 8 {
-		return nil
+// A finder looks for a key in mappings, and in what their merge keys bring. It
+// looks into each mapping once, since a short text can name one billions of times.
+type finder struct {
+	name string
+	seen map[*yaml.Node]*found
+}
+
+// lookFor returns a finder of a key, for which dashes are underscores.
+func lookFor(name string) finder { return finder{name, make(map[*yaml.Node]*found)} }
+
+// in returns what a mapping says about the key, nil for nothing.
+func (f finder) in(m *yaml.Node) *found {
+	if got, ok := f.seen[m]; ok {
+		return got
+	}
+	f.seen[m] = nil // it may be in itself
+	var got *found
+	for key, value := range pairs(m) {
+		if key.Kind == yaml.ScalarNode && strings.ReplaceAll(key.Value, "-", "_") == f.name {
+			got = &found{key: key, value: resolve(value), elsewhere: value.Kind == yaml.AliasNode} // the last one counts
+		}
 	}
 	for key, value := range pairs(m) {
 		if key.ShortTag() != "!!merge" {
@@ -191,21 +208,15 @@ func (t theirs) merged(name string, m *yaml.Node, level int) *found {
 			from = from[0].Content
 		}
 		for _, n := range from {
-			n = resolve(n)
-			if n.Kind != yaml.MappingNode {
-				continue
-			}
-			for k, v := range pairs(n) {
-				if k.Kind == yaml.ScalarNode && k.Value == name {
-					return &found{key: k, value: resolve(v), elsewhere: true}
+			if n = resolve(n); got == nil && n.Kind == yaml.MappingNode {
+				if there := f.in(n); there != nil {
+					got = &found{key: there.key, value: there.value, elsewhere: true}
 				}
-			}
-			if f := t.merged(name, n, level+1); f != nil {
-				return f
 			}
 		}
 	}
-	return nil
+	f.seen[m] = got
+	return got
 }
 
 func pairs(m *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
@@ -271,15 +282,14 @@ func (t theirs) list(name string) ([]*yaml.Node, Errors) {
 
 func (s Spec) clashingFiles(t theirs, _ map[string]bool) Errors {
 	items, errs := t.list("write_files")
+	paths := lookFor("path")
 	for i, n := range items {
 		if n.Kind != yaml.MappingNode {
 			continue
 		}
-		for key, value := range pairs(n) {
-			if v := resolve(value); key.Value == "path" && v.Kind == yaml.ScalarNode && path.Clean(v.Value) == s.File() {
-				errs = append(errs, at(value, fmt.Sprintf("write_files[%d].path", i), v.Value, ErrSameFile,
-					"take it out of the document, and put what it says into the policy"))
-			}
+		if f := paths.in(n); f != nil && f.value.Kind == yaml.ScalarNode && path.Clean(f.value.Value) == s.File() {
+			errs = append(errs, at(f.value, fmt.Sprintf("write_files[%d].path", i), f.value.Value, ErrSameFile,
+				"take it out of the document, and put what it says into the policy"))
 		}
 	}
 	return errs
@@ -287,8 +297,9 @@ func (s Spec) clashingFiles(t theirs, _ map[string]bool) Errors {
 
 func (s Spec) clashingUsers(t theirs, made map[string]bool) Errors {
 	items, errs := t.list("users")
+	names, sshKeys := lookFor("name"), lookFor("ssh_authorized_keys")
 	for i, n := range items {
-		name, keys := account(n)
+		name, keys := account(n, names, sshKeys)
 		if name == nil {
 			continue
 		}
@@ -309,30 +320,26 @@ func (s Spec) clashingUsers(t theirs, made map[string]bool) Errors {
 
 // account returns name and SSH keys of an item of users. cloud-init takes
 // dashes in keys for underscores.
-func account(n *yaml.Node) (name *yaml.Node, keys []string) {
+func account(n *yaml.Node, names, sshKeys finder) (name *yaml.Node, keys []string) {
 	if n.Kind == yaml.ScalarNode {
 		return n, nil
 	}
 	if n.Kind != yaml.MappingNode {
 		return nil, nil
 	}
-	for key, value := range pairs(n) {
-		v := resolve(value)
-		switch strings.ReplaceAll(key.Value, "-", "_") {
-		case "name":
-			if v.Kind == yaml.ScalarNode {
-				name = v
-			}
-		case "ssh_authorized_keys":
-			if v.Kind == yaml.ScalarNode {
-				keys = append(keys, v.Value)
-			}
-			for _, k := range v.Content {
-				keys = append(keys, resolve(k).Value)
-			}
+	f := names.in(n)
+	if f == nil || f.value.Kind != yaml.ScalarNode {
+		return nil, nil
+	}
+	if k := sshKeys.in(n); k != nil {
+		if k.value.Kind == yaml.ScalarNode {
+			keys = append(keys, k.value.Value)
+		}
+		for _, line := range k.value.Content {
+			keys = append(keys, resolve(line).Value)
 		}
 	}
-	return name, keys
+	return f.value, keys
 }
 
 // sameKeys compares keys without their comments.
