@@ -65,6 +65,7 @@ func (m *machine) put(name, content string) { targettest.Put(m.T, m.t, name, con
 func (m *machine) instance(id string) {
 	m.put(target.CloudRunInstanceID, id+"\n")
 	m.put(target.CloudDataInstanceID, id+"\n")
+	id = strings.ReplaceAll(id, "/", "_")
 	dir := filepath.Join(m.t.Root(), target.CloudInstances, id)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		m.Fatal(err)

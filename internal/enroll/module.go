@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"path"
 	"reflect"
+	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -64,7 +65,9 @@ func Hand(t *target.Target, r io.Reader) error {
 	if err := json.Unmarshal(given["instance_id"], &id); err != nil {
 		return fmt.Errorf("instance_id: %w", ErrHandover)
 	}
-	if link, err := t.Readlink(target.CloudInstance); err != nil || path.Base(link) != id {
+	// cloud-init's name for the directory of an ID with slashes.
+	dir := strings.ReplaceAll(id, "/", "_")
+	if link, err := t.Readlink(target.CloudInstance); err != nil || path.Base(link) != dir {
 		return fmt.Errorf("instance_id: %q: %w, to which %s leads", id, ErrInstance, target.CloudInstance)
 	}
 	var errs []error

@@ -79,6 +79,22 @@ func TestHand(t *testing.T) {
 }
 
 // The vendor has its own rights, whatever the way its layer has come.
+// TestHandSlash: cloud-init makes other characters of the slashes of an ID where
+// it names a directory.
+func TestHandSlash(t *testing.T) {
+	m := newMachine(t)
+	m.instance("iid-local/1")
+	if err := m.hand(strings.Replace(bobsHanded, "i-1", "iid-local/1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := enrolled(m.mustRun()); got != "bob" {
+		t.Errorf("enrolled %q", got)
+	}
+	if err := m.hand(strings.Replace(bobsHanded, "i-1", "other/iid-local/1", 1)); !errors.Is(err, ErrInstance) {
+		t.Errorf("a handover for another instance: %v", err)
+	}
+}
+
 func TestHandVendor(t *testing.T) {
 	m := newMachine(t)
 	if err := m.hand(`{"instance_id": "i-1", "vendor": {"version": 1, "issuer": "Provider"}}`); err != nil {
