@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -141,6 +142,24 @@ func TestLoginKeysTrust(tt *testing.T) {
 		if err != nil || len(keys) != test.want {
 			tt.Errorf("%s: %d keys, %v; want %d", test.name, len(keys), err, test.want)
 		}
+	}
+}
+
+// TestLoginKeysOpensNoDevice: what is no file is not even opened. A socket says
+// so: to open one is an error.
+func TestLoginKeysOpensNoDevice(tt *testing.T) {
+	t := open(tt)
+	if err := t.Mkdir("/run", 0o755); err != nil {
+		tt.Fatal(err)
+	}
+	l, err := net.Listen("unix", t.host("/run/s"))
+	if err != nil {
+		tt.Fatal(err)
+	}
+	defer l.Close()
+	link(tt, t, "/run/s", "/home/alice/.ssh/authorized_keys")
+	if keys, err := t.LoginKeys(User{Name: "alice", UID: os.Geteuid(), Home: "/home/alice"}); keys != nil || err != nil {
+		tt.Errorf("%v, %v", keys, err)
 	}
 }
 
