@@ -57,6 +57,9 @@ func readPolicy(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !info.Mode().IsRegular() { // a pipe might wait for ever, and a device never end
+		return nil, fmt.Errorf("%s: %w; name a file", file, target.ErrNotRegular)
+	}
 	if info.Size() > maxPolicy {
 		return nil, fmt.Errorf("%s: larger than %d bytes; that is no policy", file, maxPolicy)
 	}
