@@ -21,6 +21,14 @@ import (
 // from an address of this machine.
 func (m *machine) batch(s login.Server, user, from string, more ...string) (string, error) {
 	m.t.Helper()
+	args := append(m.batchOptions(s, user), append([]string{"-b", from}, more...)...)
+	out, err := exec.CommandContext(m.t.Context(), "ssh", append(args, user+"@"+s.Host, "id", "-un")...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// batchOptions are such a client's options, in words that ssh, scp and sftp share.
+func (m *machine) batchOptions(s login.Server, user string) []string {
+	m.t.Helper()
 	known := filepath.Join(m.dir, "known_hosts")
 	var lines strings.Builder
 	for _, k := range s.HostKeys {
@@ -29,10 +37,65 @@ func (m *machine) batch(s login.Server, user, from string, more ...string) (stri
 	if err := os.WriteFile(known, []byte(lines.String()), 0o600); err != nil {
 		m.t.Fatal(err)
 	}
-	args := append([]string{"-F", "none", "-b", from, "-p", fmt.Sprint(s.Port), "-i", m.img.people[user].key.File,
-		"-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known}, more...)
-	out, err := exec.CommandContext(m.t.Context(), "ssh", append(args, user+"@"+s.Host, "id", "-un")...).CombinedOutput()
-	return strings.TrimSpace(string(out)), err
+	return []string{"-F", "none", "-o", fmt.Sprintf("Port=%d", s.Port), "-o", "IdentityFile=" + m.img.people[user].key.File,
+		"-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known}
+}
+
+// What automation runs besides ssh, with the key alone. Each leaves a file with
+// this text in the user's home directory, or the server's refusal in out.
+const automated = "left by automation"
+
+var automation = []struct {
+	name string
+	run  func(m *machine, s login.Server, user, file string) (out string, err error)
+}{
+	{"scp", func(m *machine, s login.Server, user, file string) (string, error) {
+		return m.combined("", "scp", append(m.batchOptions(s, user), file, user+"@"+s.Host+":scp")...)
+	}},
+	{"scp-O", func(m *machine, s login.Server, user, file string) (string, error) { // by its own protocol
+		return m.combined("", "scp", append(m.batchOptions(s, user), "-O", file, user+"@"+s.Host+":scp-O")...)
+	}},
+	{"sftp", func(m *machine, s login.Server, user, file string) (string, error) {
+		return m.combined("put "+file+" sftp\n", "sftp", append(m.batchOptions(s, user), "-b", "-", user+"@"+s.Host)...)
+	}},
+	{"rsync", func(m *machine, s login.Server, user, file string) (string, error) {
+		return m.combined("", "rsync", "--rsh=ssh "+strings.Join(m.batchOptions(s, user), " "), file, user+"@"+s.Host+":rsync")
+	}},
+	{"Ansible", runLikeAnsible},
+}
+
+// runLikeAnsible connects as Ansible's ssh plugin does with pipelining: one
+// connection that stays, kbdint forbidden, Python's standard input for a module.
+func runLikeAnsible(m *machine, s login.Server, user, _ string) (string, error) {
+	dir, err := os.MkdirTemp("", "cp-") // the name of a socket is short
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	args := append(m.batchOptions(s, user), "-C", "-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", "ControlPath="+dir+"/s",
+		"-o", "KbdInteractiveAuthentication=no", "-o", "PasswordAuthentication=no",
+		"-o", "PreferredAuthentications=gssapi-with-mic,gssapi-keyex,hostbased,publickey", "-o", "ConnectTimeout=10")
+	// What stays in the background keeps no pipe of ours: its errors go to a file.
+	args = append(args, "-E", filepath.Join(dir, "log"))
+	where := user + "@" + s.Host
+	if out, err := m.combined("", "ssh", append(args, where, "/bin/sh -c 'echo ~ && sleep 0'")...); err != nil {
+		log, _ := os.ReadFile(filepath.Join(dir, "log"))
+		return out + string(log), err
+	}
+	defer func() { _, _ = m.combined("", "ssh", append(args, "-O", "exit", where)...) }()
+	if out, err := m.combined("", "ssh", append(args, "-O", "check", where)...); err != nil {
+		return out, err
+	}
+	module := "import os\nopen(os.path.expanduser('~/Ansible'), 'w').write('" + automated + "')\n"
+	return m.combined(module, "ssh", append(args, where, "/bin/sh -c '/usr/bin/python3 && sleep 0'")...)
+}
+
+// combined runs a program of this machine.
+func (m *machine) combined(stdin, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(m.t.Context(), name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Automation logs in with its key alone where the policy says so, by group, by
@@ -43,7 +106,9 @@ func TestExemptions(t *testing.T) {
 		t.Run(r.Suite, func(t *testing.T) {
 			t.Parallel()
 			m := newGuestOf(t, r)
-			m.must("sh", "-euc", "groupadd deploy; usermod -aG deploy carol; usermod -aG deploy root")
+			m.must("sh", "-euc", `groupadd deploy; usermod -aG deploy carol; usermod -aG deploy root
+apt-get -q -y --no-download --no-install-recommends install python3-minimal
+apt-get -q -y --no-install-recommends install rsync`)
 			if _, err := bakeRoot(t.Context(), m.Root, m.img.policy+"sshd: {exempt_groups: [deploy], exempt_users: [bob], exempt_from: [127.0.0.8/30]}\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -64,6 +129,20 @@ func TestExemptions(t *testing.T) {
 				out, err := m.batch(server, tt.user, tt.from)
 				if in := err == nil && out == tt.user; in != tt.in {
 					t.Errorf("%s from %s: %q, %v; want in: %v", tt.user, tt.from, out, err, tt.in)
+				}
+			}
+			file := filepath.Join(m.dir, "file")
+			if err := os.WriteFile(file, []byte(automated), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, tool := range automation {
+				for _, user := range []string{"carol", "alice"} {
+					out, err := tool.run(m, server, user, file)
+					left, _ := os.ReadFile(m.Path("/home/" + user + "/" + tool.name))
+					if exempt := user == "carol"; (err == nil) != exempt || (string(left) == automated) != exempt ||
+						!exempt && !strings.Contains(out, "Permission denied (keyboard-interactive)") {
+						t.Errorf("%s by %s: %v, %q; left %q", user, tool.name, err, out, left)
+					}
 				}
 			}
 			// Without its key an exempt account is as closed as every other.

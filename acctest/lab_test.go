@@ -86,7 +86,7 @@ func needLab(t *testing.T) {
 	t.Helper()
 	err := rootfs.Available()
 	if err == nil {
-		err = programs("age", "ssh", "plink", "puttygen")
+		err = programs("age", "ssh", "plink", "puttygen", "rsync")
 	}
 	if err == nil {
 		return
