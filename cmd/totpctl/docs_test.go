@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
@@ -60,5 +61,41 @@ func TestUserDataPage(t *testing.T) {
 		if !regexp.MustCompile(fmt.Sprintf("(?m)^\\|[^|]*`%s`", p.Name)).Match(page) {
 			t.Errorf("the page does not say how to give a document to %s", p.Name)
 		}
+	}
+}
+
+// TestHostPages makes the keys and documents that the pages of docs/hosts say to
+// make, without a warning.
+func TestHostPages(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the pages' commands are for a shell")
+	}
+	pages, err := filepath.Glob("../../docs/hosts/*.md")
+	check(t, err)
+	n := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		check(t, err)
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			"alice.pub": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl alice@laptop\n",
+			"alice.txt": "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z\n",
+		} {
+			check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		}
+		for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+			for _, line := range regexp.MustCompile(`(?m)^totpctl (?:user-data|keygen) .*$`).FindAllString(m[1], -1) {
+				n++
+				cmd := exec.Command("sh", "-ec", strings.ReplaceAll(line, "/var/lib/vz/snippets/", ""))
+				cmd.Dir = dir
+				cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir)
+				if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "warning") {
+					t.Errorf("%s: %s: %v\n%s", filepath.Base(page), line, err, out)
+				}
+			}
+		}
+	}
+	if n < 9 {
+		t.Errorf("%d commands found", n)
 	}
 }
