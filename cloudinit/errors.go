@@ -97,6 +97,7 @@ var (
 	ErrPrivateKey   = errors.New("is a private key")
 	ErrSameKey      = errors.New("is the login key as well, so that one theft would give both factors")
 	ErrShell        = errors.New("is not the absolute path of a shell")
+	ErrNoAccount    = errors.New("has no use for an account that is there already")
 	ErrNothing      = errors.New("says nothing")
 	ErrTwoTokens    = errors.New("has a token already")
 	ErrNoRecipients = errors.New("nobody is known who could read the card")

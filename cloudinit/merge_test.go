@@ -351,6 +351,17 @@ func TestMergeErrors(t *testing.T) {
 	}
 }
 
+// TestMergeMadeUser: of a user whom the document makes, nothing is said that would
+// not come true.
+func TestMergeMadeUser(t *testing.T) {
+	s := Spec{Users: []User{{Name: "alice", Recipients: []string{aliceAge}, SSHKeys: []string{aliceSSH}, Sudo: true}}}
+	_, err := s.Merge("web.yaml", []byte(inPlace["same-user"]))
+	var errs Errors
+	if !errors.As(err, &errs) || len(errs) != 1 || !errors.Is(errs[0], ErrNoAccount) || errs[0].Path != "users[0].sudo" || errs[0].Line != 3 || errs[0].Column != 11 {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestMergeWork: a document that is small, or of one long line, is not long to
 // merge into.
 func TestMergeWork(t *testing.T) {

@@ -177,6 +177,9 @@ func (s Spec) accounts() Errors {
 		if u.Shell != "" && (!path.IsAbs(u.Shell) || path.Clean(u.Shell) != u.Shell || strings.ContainsAny(u.Shell, " \t:\n\"'\\")) {
 			errs = append(errs, &Error{Path: at + ".shell", Value: u.Shell, Rule: ErrShell, Fix: "write it as in /bin/bash"})
 		}
+		if len(u.SSHKeys) == 0 || u.Name == "root" {
+			errs = append(errs, u.madeElsewhere(at, "leave it out, or give the SSH key of an account that is to be made")...)
+		}
 	}
 	for i, u := range s.Users {
 		for j, r := range u.Recipients {
@@ -189,6 +192,19 @@ func (s Spec) accounts() Errors {
 		if sameKey(login, r) {
 			errs = append(errs, &Error{Path: fmt.Sprintf("escrow_recipients[%d]", i), Rule: ErrSameKey, Fix: "use a key of its own: totpctl keygen makes one"})
 		}
+	}
+	return errs
+}
+
+// madeElsewhere returns an error for each thing that only whoever makes an account
+// can say of it.
+func (u User) madeElsewhere(path, fix string) Errors {
+	var errs Errors
+	if u.Sudo {
+		errs = append(errs, &Error{Path: path + ".sudo", Value: u.Name, Rule: ErrNoAccount, Fix: fix})
+	}
+	if u.Shell != "" {
+		errs = append(errs, &Error{Path: path + ".shell", Value: u.Name, Rule: ErrNoAccount, Fix: fix})
 	}
 	return errs
 }

@@ -154,6 +154,8 @@ func TestSpecErrors(t *testing.T) {
 		{"two lines", user(func(u *User) { u.SSHKeys = []string{aliceSSH + "\n" + bobSSH} }), []problem{{"users[0].ssh_keys[0]", ErrNotSSHKey}}},
 		{"private key", user(func(u *User) { u.SSHKeys = []string{"-----BEGIN OPENSSH PRIVATE KEY-----"} }), []problem{{"users[0].ssh_keys[0]", ErrPrivateKey}}},
 		{"shell", user(func(u *User) { u.Shell = "bash" }), []problem{{"users[0].shell", ErrShell}}},
+		{"of an account that is not made", user(func(u *User) { u.SSHKeys, u.Sudo, u.Shell = nil, true, "/bin/sh" }), []problem{{"users[0].sudo", ErrNoAccount}, {"users[0].shell", ErrNoAccount}}},
+		{"of root's account", user(func(u *User) { u.Name, u.Sudo = "root", true }), []problem{{"users[0].sudo", ErrNoAccount}}},
 		{"one theft", user(func(u *User) { u.Recipients = []string{aliceSSH} }), []problem{{"users[0].recipients[0]", ErrSameKey}}},
 		{"one theft, escrow", Spec{Users: []User{{Name: "a", SSHKeys: []string{aliceSSH}}}, EscrowRecipients: []string{aliceSSH}}, []problem{{"escrow_recipients[0]", ErrSameKey}}},
 		{"classes", Spec{Users: []User{{Name: "a", Recipients: []string{aliceAge}}}, EscrowRecipients: []string{hybrid}}, []problem{{"escrow_recipients[0]", seal.ErrMixedClasses}}},

@@ -309,6 +309,10 @@ func (s Spec) clashingUsers(t theirs, made map[string]bool) Errors {
 			}
 			if sameKeys(u.SSHKeys, keys) {
 				made[u.Name] = true
+				for _, e := range u.madeElsewhere(fmt.Sprintf("users[%d]", i), "write it into the document, which makes this user") {
+					e.Line, e.Column = name.Line, name.Column
+					errs = append(errs, e)
+				}
 				continue
 			}
 			errs = append(errs, at(name, fmt.Sprintf("users[%d]", i), u.Name, ErrOtherKeys,
