@@ -191,6 +191,8 @@ var besides = map[string]struct {
 	"script-utf8":    {doc: "#!/bin/sh\necho Grüße\n", keep: true},
 	"script-long":    {doc: "#!/bin/sh\n: " + strings.Repeat("x", 2000) + "\n", keep: true},
 	"jinja":          {doc: "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\n", keep: true},
+	"jinja-users":    {doc: "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\nusers:\n  - name: bob\n"},
+	"jinja-no-users": {doc: "## template: jinja\n#cloud-config\n# users:\nntp:\n  users: {{ v1.region }}\n", keep: true},
 	"include":        {doc: "#include\nhttps://example.org/user-data\n", keep: true},
 	"boothook":       {doc: "#cloud-boothook\n#!/bin/sh\ntrue\n", keep: true},
 	"jsonp":          {doc: "#cloud-config-jsonp\n[{ \"op\": \"add\", \"path\": \"/hostname\", \"value\": \"web\" }]\n", keep: true},
