@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -172,6 +173,11 @@ func TestExecute(t *testing.T) {
 	}
 	if out.Ticket != "" || strings.Contains(out.UserData, "token") {
 		t.Error("there is a ticket that nobody asked for")
+	}
+	// Braces in a document of the owner's are jinja's, and not Packer's.
+	template := "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}-{{timestamp}}\n"
+	if out := execute(t, alice+"merge = "+strconv.Quote(template)); !strings.Contains(out.UserData, template) {
+		t.Errorf("the document is not there as it was:\n%s", out.UserData)
 	}
 	if out := execute(t, `policy_file = "`+policyFile+`"`); !strings.Contains(out.UserData, "issuer: From a file") {
 		t.Errorf("the policy file was not used:\n%s", out.UserData)
