@@ -19,8 +19,14 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 )
 
+// auditor has ssh-audit in the newest version that a Debian release has: older ones
+// do not know the algorithms of OpenSSH 9.9 and later.
 var auditor = sync.OnceValues(func() (*rootfs.Root, error) {
-	return rootfs.New(context.Background(), rootfs.Options{Recipe: rootfs.Auditor, Log: os.Stderr})
+	root, err := rootfs.New(context.Background(), rootfs.Options{Recipe: rootfs.Debian13, Log: os.Stderr})
+	if err == nil {
+		_, err = root.Shell(context.Background(), "apt-get install --yes --quiet --no-install-recommends --no-download ssh-audit")
+	}
+	return root, err
 })
 
 // ssh-audit judges what each sshd offers, by the lists of its own hardening

@@ -8,20 +8,11 @@ package acctest_test
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 )
-
-// withFirewalls is a recipe's root with the firewalls that bake knows, which are
-// not in the way of each other while they do not run.
-func withFirewalls(r rootfs.Recipe) rootfs.Recipe {
-	r.Name += " with firewalls"
-	r.Include = append(slices.Clone(r.Include), "ufw", "firewalld")
-	return r
-}
 
 // The firewalls' own programs, offline as in a build's root.
 func TestFirewalls(t *testing.T) {
@@ -30,7 +21,7 @@ func TestFirewalls(t *testing.T) {
 	for _, r := range rootfs.Debians {
 		t.Run(r.Name, func(t *testing.T) {
 			t.Parallel()
-			testFirewalls(t, withFirewalls(r))
+			testFirewalls(t, r)
 		})
 	}
 }
@@ -70,6 +61,10 @@ func testFirewalls(t *testing.T, r rootfs.Recipe) {
 		return out
 	}
 	etc := func() map[string]string { return snapshot(t, m.Path("/etc")) }
+
+	// Those that bake knows, which are not in the way of each other while they do
+	// not run.
+	shell("apt-get install --yes --quiet --no-install-recommends --no-download ufw firewalld")
 
 	// Installed and not enabled: nothing is touched.
 	shell("systemctl disable --quiet firewalld")

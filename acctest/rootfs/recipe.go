@@ -34,9 +34,9 @@ type Recipe struct {
 }
 
 // Debian11, Debian12 and Debian13 are servers as they are before bake: sshd,
-// sudo, systemd's files. The PAM module, an NTP client and cloud-init are not
-// installed; their packages lie in apt's cache, so that a root installs the real
-// thing without waiting for a mirror.
+// sudo, systemd's files. The PAM module, an NTP client, cloud-init, firewalls and
+// ssh-audit are not installed; their packages lie in apt's cache, so that a root
+// installs the real thing without waiting for a mirror.
 var (
 	Debian11 = debian("11", "bullseye")
 	Debian12 = debian("12", "bookworm")
@@ -45,10 +45,6 @@ var (
 
 // Debians are the releases that are proven, oldest first.
 var Debians = []Recipe{Debian11, Debian12, Debian13}
-
-// Auditor has ssh-audit in the newest version that a Debian release has: older
-// ones do not know the algorithms of OpenSSH 9.9 and later.
-var Auditor = Recipe{Name: "Debian 13 with ssh-audit", Suite: "trixie", Include: []string{"ssh-audit"}}
 
 // CloudDebians are the releases as their cloud images have them, with cloud-init
 // and the PAM module installed. .ci/run makes them as well, for internal/bake.
@@ -68,7 +64,7 @@ func debian(version, suite string) Recipe {
 		Name:     "Debian " + version,
 		Suite:    suite,
 		Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
-		Prefetch: []string{"libpam-google-authenticator", "systemd-timesyncd", "openssh-server", "libpam-runtime", "cloud-init"},
+		Prefetch: []string{"libpam-google-authenticator", "systemd-timesyncd", "openssh-server", "libpam-runtime", "cloud-init", "ufw", "firewalld", "ssh-audit"},
 	}
 }
 
@@ -123,7 +119,7 @@ func (r Recipe) key() string {
 
 func (r Recipe) args(out string) []string {
 	if r.Place != "" {
-		return []string{"--mode=root", "--variant=apt", "--format=directory", "--include=" + strings.Join(r.Include, ","), r.Suite, out}
+		return []string{"--mode=root", "--variant=apt", "--format=directory", "--dpkgopt=force-unsafe-io", "--include=" + strings.Join(r.Include, ","), r.Suite, out}
 	}
 	args := []string{
 		"--mode=root", "--variant=apt", "--format=directory",
@@ -139,7 +135,8 @@ func (r Recipe) args(out string) []string {
 		"--customize-hook=chroot \"$1\" apt-get clean",
 	}
 	if len(r.Prefetch) > 0 {
-		args = append(args, "--customize-hook=chroot \"$1\" apt-get --yes --download-only --reinstall install "+strings.Join(r.Prefetch, " "))
+		// One by one, since not all of them can be on one system.
+		args = append(args, "--customize-hook=for p in "+strings.Join(r.Prefetch, " ")+"; do chroot \"$1\" apt-get --yes --download-only --reinstall install $p || exit; done")
 	}
 	return append(args, r.Suite, out)
 }
