@@ -6,10 +6,7 @@
 
 package userdata
 
-import (
-	"github.com/hashicorp/packer-plugin-sdk/common"
-	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
-)
+import "github.com/hashicorp/packer-plugin-sdk/common"
 
 // Config is the data source's block. The keys of the policy mean what they mean
 // in a policy file.
@@ -62,8 +59,6 @@ type Config struct {
 	// The file with the report of the image's bake, for the ticket and to check
 	// whether the image takes the document at all.
 	ImageReport string `mapstructure:"image_report"`
-
-	ctx interpolate.Context
 }
 
 // User is a user who is enrolled, and an account if it has SSH keys.

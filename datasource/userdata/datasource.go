@@ -31,7 +31,6 @@ import (
 	"github.com/hashicorp/packer-plugin-sdk/hcl2helper"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 	"github.com/hashicorp/packer-plugin-sdk/template/config"
-	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
@@ -68,11 +67,9 @@ func (d *Datasource) OutputSpec() hcldec.ObjectSpec {
 // Configure reads the block, and reports all that is wrong with it at once.
 func (d *Datasource) Configure(raws ...any) error {
 	*d = Datasource{}
-	if err := config.Decode(&d.config, &config.DecodeOpts{
-		PluginType: "totp-userdata", Interpolate: true, InterpolateContext: &d.config.ctx,
-		// Not a byte of it is changed. What stands in braces there is cloud-init's.
-		InterpolateFilter: &interpolate.RenderFilter{Exclude: []string{"merge"}},
-	}, raws...); err != nil {
+	// Without the interpolation of Packer's old templates, which HCL does not need:
+	// what stands in braces in merge is cloud-init's, and not a byte of it is changed.
+	if err := config.Decode(&d.config, &config.DecodeOpts{PluginType: "totp-userdata"}, raws...); err != nil {
 		return err
 	}
 	var errs []error
