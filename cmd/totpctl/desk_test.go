@@ -24,7 +24,7 @@ type desk struct {
 	card                       card.Card
 	dir                        string
 	identity, envelope, binary string
-	key                        string
+	key, recipient             string
 }
 
 func newDesk(t testing.TB, generate func() (identity, recipient string, err error)) *desk {
@@ -33,7 +33,7 @@ func newDesk(t testing.TB, generate func() (identity, recipient string, err erro
 	check(t, err)
 	r, err := seal.ParseRecipient(recipient)
 	check(t, err)
-	d := &desk{dir: t.TempDir(), key: key}
+	d := &desk{dir: t.TempDir(), key: key, recipient: recipient}
 	d.card = newCard(cardSpec{user: "alice", host: "web-1", instance: "i-0a1b2c3d", generation: 1})
 	text, err := d.card.Text()
 	check(t, err)

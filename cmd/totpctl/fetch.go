@@ -90,11 +90,8 @@ func fetch(ctx context.Context, o openOptions, host string, timeout time.Duratio
 		}
 		return nil
 	}
-	if err := o.openAndShow(found); err != nil {
-		return err
-	}
-	printf("the server has shown the host key %s, which is on the card", greeting.HostKey())
-	return nil
+	o.hostKey = greeting.HostKey()
+	return o.openAndShow(found)
 }
 
 // readBanner returns the envelopes in a server's banner.

@@ -25,7 +25,8 @@ type openOptions struct {
 	host       string
 	ticket     string
 
-	vet func(card.Card) error // says why an opened card is not to be shown; nil: nothing
+	vet     func(card.Card) error // says why an opened card is not to be shown; nil: nothing
+	hostKey string                // that the server has shown on whose cards vet looks for it; empty: no server was asked
 }
 
 func newOpenCommand() *cobra.Command {
@@ -56,11 +57,13 @@ the lines that are not in it. Lines for known_hosts let the first connection be
 checked by your SSH client: they are worth as much as the way the envelope took
 to you, since anybody who knows your recipient can seal to it.
 
+One line says what is proven of where a card comes from, and what is not; with
+--json it is left out where nothing is.
+
 With --ticket, the file that "totpctl user-data --ticket" wrote, a card is shown
 only if it is from the instance that got that user-data, is sealed to those who
 should read it and to nobody else, and contradicts no card that was opened with
-the ticket before. What is accepted is remembered in the ticket, and one line
-says what that proves.`,
+the ticket before. What is accepted is remembered in the ticket.`,
 		Example: `    $ totpctl open envelope.age
 
     $ totpctl open -i ~/.ssh/id_ed25519 --user alice console.log
@@ -183,6 +186,7 @@ func (o openOptions) openAndShow(found []finding) error {
 	if shown := o.write(cards); shown != nil {
 		return shown
 	}
+	o.sayOrigin(cards)
 	return err
 }
 

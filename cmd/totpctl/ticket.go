@@ -128,26 +128,6 @@ func candidate(c card.Card, stanzas int) seal.Candidate {
 	return s
 }
 
-// proven says in one line what is known of a card's origin, and what is not.
-func proven(c card.Card, v seal.Verdict) string {
-	const not = "not proven is that nobody else has read that user-data, as the provider and programs on the server can"
-	who := "the card of " + account(c)
-	switch v.Standing {
-	case seal.Again:
-		return who + " is the one that was accepted before"
-	case seal.Later:
-		text := fmt.Sprintf("%s is generation %d: it knows the token of this ticket's user-data, and the codes of all cards before it are dead", who, c.Generation)
-		if v.Gap {
-			text += "; this ticket has not seen the card that it replaces"
-		}
-		if v.NewKeys {
-			text += "; it names OTHER HOST KEYS than before"
-		}
-		return text + "; " + not
-	}
-	return who + " is the first, and knows the token of this ticket's user-data; " + not
-}
-
 func refusalHint(err error) string {
 	switch {
 	case errors.Is(err, seal.ErrSecondCard):

@@ -15,7 +15,8 @@ package main
 //
 //   - Standard output carries what was asked for, and nothing else.
 //
-// Text that came out of a file is quoted, so that it cannot steer a terminal.
+// Text that came out of a file or from a server is quoted, so that it cannot steer a
+// terminal; what is printed on standard error cannot in any case.
 
 import (
 	"errors"
@@ -23,10 +24,22 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 func printf(format string, v ...any) {
-	fmt.Fprintf(os.Stderr, "totpctl: "+format+"\n", v...)
+	fmt.Fprintln(os.Stderr, harmless(fmt.Sprintf("totpctl: "+format, v...)))
+}
+
+// harmless replaces what a terminal would act upon, or show in another order:
+// control characters but the ends of lines, and Unicode's invisible ones.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 func warningf(format string, v ...any) {

@@ -13,12 +13,14 @@ import (
 	"html"
 	"image"
 	"image/color"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/makiuchi-d/gozxing"
 	"github.com/makiuchi-d/gozxing/qrcode"
@@ -375,6 +377,39 @@ func TestTakesTheSameCards(t *testing.T) {
 		t.Errorf("%d of %d cards are good", taken, n)
 	}
 	t.Logf("%d cards, %d of them good", n, taken)
+}
+
+// TestForgedCards: what somebody writes into a card to steer a terminal, or to turn
+// the order of what is shown, is not shown, nor quoted in the problem with it.
+func TestForgedCards(t *testing.T) {
+	node := pagetest.Start(t)
+	k := keyKinds(t)[0]
+	all := bytes.Split(bytes.TrimSpace(text(t, newCard(nil))), []byte("\n"))
+	var fields map[string]any
+	if err := json.Unmarshal(all[len(all)-1], &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range fields {
+		for _, bad := range []string{"\x1b[2J\x1b]0;owned\x07", "\u202ecod.exe", "\u200b\u2066hidden", "<img src=x onerror=alert(1)>\x00"} {
+			forged := maps.Clone(fields)
+			switch v := v.(type) {
+			case []any:
+				forged[name] = []any{v[0], bad}
+			case string:
+				forged[name] = v + bad
+			default:
+				forged[name] = bad
+			}
+			line, err := json.Marshal(forged)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := node.Open(t, sealed(t, line, k.recipient), k.identity)
+			if len(r.Opened) != 0 || r.Problem == "" || strings.ContainsFunc(r.Said, func(c rune) bool { return !unicode.IsPrint(c) }) || strings.Contains(r.Said, "<img") {
+				t.Errorf("%s %q: opened %d, said %q", name, forged[name], len(r.Opened), r.Said)
+			}
+		}
+	}
 }
 
 // TestMakesKeys: seal and age take the keys that the page makes.
