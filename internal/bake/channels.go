@@ -43,6 +43,9 @@ func once(p *policy.Policy) string {
 	for i, c := range p.Channels {
 		if c.TakesOne() {
 			fmt.Fprintf(&b, "; channels[%d] (%s) takes one envelope in its life, so that the card of a reset cannot leave by it: name another channel as well", i, c.Type)
+			if c.User == "" {
+				b.WriteString("; with several users it is the card of any one of them: say whose by user")
+			}
 		}
 	}
 	return b.String()

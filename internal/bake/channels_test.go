@@ -64,7 +64,11 @@ func TestOnce(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	p.Channels = []policy.Channel{{Type: policy.ChannelOpenStack}}
-	if got := once(p); !strings.Contains(got, "channels[0] (openstack)") {
+	if got := once(p); !strings.Contains(got, "channels[0] (openstack)") || !strings.Contains(got, "any one of them") {
+		t.Errorf("got %q", got)
+	}
+	p.Channels[0].User = "alice"
+	if got := once(p); !strings.Contains(got, "channels[0] (openstack)") || strings.Contains(got, "any one of them") {
 		t.Errorf("got %q", got)
 	}
 	p.Channels = []policy.Channel{{Type: policy.ChannelFile}}
