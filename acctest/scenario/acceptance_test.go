@@ -67,6 +67,10 @@ func TestAcceptance(t *testing.T) {
 			testPowerCut(t, res.Lab, m)
 		})
 	}
+	t.Run("a server with nothing but SSH", func(t *testing.T) {
+		t.Parallel()
+		testServer(t, res.Lab)
+	})
 }
 
 // testChannels looks for what came through the virtio port where the other channels

@@ -97,7 +97,7 @@ func (i *Instance) Open(ctx context.Context, e Envelope) (card.Card, error) {
 	if err != nil {
 		return card.Card{}, err
 	}
-	c, err := readCard(out)
+	c, err := ReadCard(out)
 	if err != nil {
 		return card.Card{}, err
 	}
@@ -126,7 +126,8 @@ func (i *Instance) Page(ctx context.Context, e Envelope, color bool) (string, er
 	return string(out), err
 }
 
-func readCard(data []byte) (card.Card, error) {
+// ReadCard reads what totpctl prints with --json.
+func ReadCard(data []byte) (card.Card, error) {
 	var c card.Card
 	in := json.NewDecoder(bytes.NewReader(data))
 	in.DisallowUnknownFields()

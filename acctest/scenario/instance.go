@@ -47,6 +47,17 @@ func (l *Lab) NewInstance(ctx context.Context, name string, people []*Person) (*
 	return i, vm.NewDisk(ctx, l.Image, i.Disk)
 }
 
+// NewServer makes an instance of a seed that was made elsewhere. Nothing on this
+// machine receives what it sends: who wants its envelopes has to come by SSH.
+func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Person) (*Instance, error) {
+	i, err := l.instance(name, people)
+	if err != nil {
+		return nil, err
+	}
+	i.seed, i.token = vm.Seed{ISO: seedISO}, nil
+	return i, vm.NewDisk(ctx, l.Image, i.Disk)
+}
+
 // Clone makes another instance out of a copy of the disk of one that is not
 // running: another identity, and nothing received yet. Of the people, none is named
 // a recipient but those given.
@@ -80,7 +91,8 @@ func (l *Lab) instance(name string, people []*Person) (*Instance, error) {
 	return i, os.Mkdir(dir, 0o700)
 }
 
-// Boot starts the instance, and a totpctl that receives what it sends.
+// Boot starts the instance, and a totpctl that receives what it sends, unless it
+// is a [Lab.NewServer].
 func (i *Instance) Boot(ctx context.Context) error { return i.boot(ctx, false) }
 
 // BootToStay is Boot of a machine and a receiver that go on when this program ends.
@@ -95,6 +107,9 @@ func (i *Instance) boot(ctx context.Context, stay bool) error {
 		return err
 	}
 	i.Machine = m
+	if i.seed.ISO != "" {
+		return nil
+	}
 	log, err := os.OpenFile(i.ReceiverLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		m.Cut()

@@ -162,19 +162,37 @@ func (l *Lab) bakeVars(sum, key string) []string {
 		"kernel=" + l.Base.Kernel, "initrd=" + l.Base.Initrd, "kernel_args=" + vm.KernelArgs,
 		"accelerator=" + accelerator, "cpu_model=" + model, fmt.Sprintf("cpus=%d", l.Accel.CPUs()),
 		"image_name=" + l.imageName(), "build_key=" + key, "issuer=" + l.Issuer,
-		"output_directory=" + l.imageDir(), "report=" + filepath.Join(l.Work, "totp-report.json"),
+		"output_directory=" + l.imageDir(), "report=" + l.BuildReport(),
 		"console_log=" + l.buildConsole(),
 	}
 }
 
 // BuildFiles are what the build has left on this machine beside the image.
 func (l *Lab) BuildFiles() []string {
-	return []string{filepath.Join(l.Work, "packer.log"), filepath.Join(l.Work, "totp-report.json"), l.buildConsole()}
+	return []string{filepath.Join(l.Work, "packer.log"), l.BuildReport(), l.buildConsole()}
 }
 
 func (l *Lab) imageName() string    { return l.System.File + "-totp" }
 func (l *Lab) imageDir() string     { return filepath.Join(l.Work, "image") }
 func (l *Lab) buildConsole() string { return filepath.Join(l.Work, "build-console.log") }
+
+// Totpctl runs totpctl in an empty home, with an input, and returns its standard
+// output and what it said of it. The error carries the latter.
+func (l *Lab) Totpctl(ctx context.Context, input string, args ...string) (out []byte, said string, err error) {
+	cmd := exec.CommandContext(ctx, l.totpctl, args...)
+	cmd.Dir = l.Work
+	cmd.Env = []string{"HOME=" + l.Work, "PATH=" + os.Getenv("PATH")}
+	cmd.Stdin = strings.NewReader(input)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	if out, err = cmd.Output(); err != nil {
+		err = fmt.Errorf("totpctl %s: %w\n%s", args[0], err, strings.TrimSpace(complaints.String()))
+	}
+	return out, complaints.String(), err
+}
+
+// BuildReport is the file in which the provisioner says what it has baked.
+func (l *Lab) BuildReport() string { return filepath.Join(l.Work, "totp-report.json") }
 
 // run runs a program in a directory; the error carries what it said.
 func run(ctx context.Context, dir, name string, args ...string) error {
