@@ -184,8 +184,16 @@ func (c *cleaner) histories() error {
 // mode stay.
 func (c *cleaner) logs() error { return c.emptyLogs("/var/log", false) }
 
-// lateLogs is for a machine that writes none any more: the journal goes too.
-func (c *cleaner) lateLogs() error { return c.emptyLogs("/var/log", true) }
+// lateLogs is for a machine that writes none any more: the journal goes too. Of a
+// file that is removed journald would notice it, and begin another under the old
+// machine-id: it runs to the very end of the shutdown. So it is told to write to
+// memory only, which systemd 242 and newer can.
+func (c *cleaner) lateLogs() error {
+	if c.t.Booted() && !c.boot {
+		_, _ = c.t.Run(c.ctx, "journalctl", "--relinquish-var")
+	}
+	return c.emptyLogs("/var/log", true)
+}
 
 func (c *cleaner) emptyLogs(dir string, journal bool) error {
 	entries, err := c.t.ReadDir(dir)
