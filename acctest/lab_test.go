@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,21 +207,15 @@ func bakeRoot(ctx context.Context, root *rootfs.Root, policy string) (string, er
 	return string(out), nil
 }
 
+// copyFile copies by a program of its own: a descriptor of this process that is
+// open for writing may for a moment be another child's too, and nobody can run the
+// file meanwhile (ETXTBSY).
 func copyFile(to, from string, mode os.FileMode) error {
-	in, err := os.Open(from)
+	out, err := exec.Command("install", fmt.Sprintf("--mode=%o", mode), "--", from, to).CombinedOutput()
 	if err != nil {
-		return err
+		return fmt.Errorf("install: %w\n%s", err, out)
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		_ = out.Close()
-		return err
-	}
-	return out.Close()
+	return nil
 }
 
 // machine is an instance of the image, for one test.
