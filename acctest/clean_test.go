@@ -27,11 +27,18 @@ func used(t *testing.T, r rootfs.Recipe, policy string) *machine {
 apt-get -q -y --no-download --no-install-recommends install cloud-init
 mkdir -p /var/lib/cloud/seed/nocloud /etc/cloud/cloud.cfg.d
 echo 'instance-id: i-build' >/var/lib/cloud/seed/nocloud/meta-data
-printf '#cloud-config\nssh_deletekeys: false\n' >/var/lib/cloud/seed/nocloud/user-data
+printf '#cloud-config\nssh_deletekeys: false\nssh_pwauth: true\n' >/var/lib/cloud/seed/nocloud/user-data
+printf 'version: 2\nethernets:\n  eth9: {dhcp4: true}\n' >/var/lib/cloud/seed/nocloud/network-config
 echo 'datasource_list: [NoCloud]' >/etc/cloud/cloud.cfg.d/99-lab.cfg
 cloud-init init --local >/dev/null 2>&1 || true
 cloud-init init >/dev/null 2>&1 || true
+case $0 in */sshd_config.d/*) cloud-init single --name set_passwords --frequency always ;; esac
 test -d /var/lib/cloud/instance
+# What this version has written for this machine; the rest is what it writes beside
+# netplan, ifupdown or networkd, which are not in this root.
+test -e $0
+mkdir -p /etc/network/interfaces.d /etc/netplan /etc/systemd/network /etc/udev/rules.d
+for f in /etc/network/interfaces.d/50-cloud-init /etc/udev/rules.d/70-persistent-net.rules /etc/netplan/50-cloud-init.yaml /etc/systemd/network/10-cloud-init-eth9.network /etc/ssh/sshd_config.d/50-cloud-init.conf; do [ -e $f ] || echo '# trace' >$f; done
 rm -rf /var/lib/cloud/seed
 printf '# User rules for packer\npacker ALL=(ALL) NOPASSWD:ALL\n' >/etc/sudoers.d/90-cloud-init-users
 printf 'packer ALL=(ALL) \\\n  NOPASSWD:ALL\npacker,alice ALL=(ALL) ALL\n' >/etc/sudoers.d/50-mixed
@@ -41,13 +48,21 @@ visudo -c
 printf 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%%u\n' >/etc/ssh/sshd_config.d/60-keys.conf
 mkdir -p /var/lib/dhcp /var/log/journal/x /etc/ssh/keys
 for f in /etc/ssh/keys/packer /etc/ssh/keys/alice /root/.google_authenticator /var/lib/apt/lists/x_Packages /var/cache/apt/pkgcache.bin /var/cache/apt/archives/x.deb /root/.bash_history /home/packer/.bash_history /var/lib/dhcp/dhclient.leases /var/lib/systemd/random-seed /var/log/auth.log /var/log/auth.log.1 /var/log/journal/x/system.journal /var/tmp/x; do echo trace >$f; done
-`)
+`, renders[r.Suite])
 	if _, err := bakeRoot(t.Context(), m.Root, policy); err != nil {
 		t.Fatal(err)
 	}
 	m.ok("enroll")
 	m.ok("deliver")
 	return m
+}
+
+// renders is a file that each Debian's cloud-init writes for one machine in this
+// lab, outside of its own directory.
+var renders = map[string]string{
+	rootfs.Debian11.Suite: "/etc/network/interfaces.d/50-cloud-init",
+	rootfs.Debian12.Suite: "/etc/systemd/network/10-cloud-init-eth9.network",
+	rootfs.Debian13.Suite: "/etc/ssh/sshd_config.d/50-cloud-init.conf",
 }
 
 type cleanReport struct {
@@ -73,14 +88,16 @@ func (m *machine) exist(names ...string) (there []string) {
 var (
 	gone = []string{pamStates + "/alice", "/var/lib/totp-agent/outbox/ready", envelopes, "/var/lib/cloud/instance", "/root/.bash_history", "/var/lib/dhcp/dhclient.leases", "/var/log/auth.log.1", "/var/log/cloud-init.log",
 		"/root/.google_authenticator", "/var/lib/apt/lists/x_Packages", "/var/cache/apt/pkgcache.bin", "/var/cache/apt/archives/x.deb"}
-	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/root/.ssh/authorized_keys", "/etc/ssh/keys/packer", "/var/tmp/x", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users", "/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
+	later = []string{"/etc/ssh/ssh_host_ed25519_key", "/root/.ssh/authorized_keys", "/etc/ssh/keys/packer", "/var/tmp/x", "/home/packer/.ssh/authorized_keys", "/etc/sudoers.d/90-cloud-init-users",
+		"/etc/network/interfaces.d/50-cloud-init", "/etc/udev/rules.d/70-persistent-net.rules", "/etc/netplan/50-cloud-init.yaml", "/etc/systemd/network/10-cloud-init-eth9.network", "/etc/ssh/sshd_config.d/50-cloud-init.conf",
+		"/var/lib/systemd/random-seed", "/etc/passwd-", "/var/log/journal/x/system.journal"}
 	stays = []string{"/etc/ssh/keys/alice", "/home/alice/.ssh/authorized_keys", "/home/bob/.ssh/authorized_keys", "/etc/sudoers.d/50-mixed", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"}
 )
 
 // What the report says of it.
 var (
 	cleaned   = []string{"TOTP state of this machine", "cloud-init's state", "package lists and caches", "DHCP leases", "shell histories", "logs"}
-	postponed = []string{"SSH host keys", "login keys", "machine-id", "random seed", "DHCP leases that the shutdown wrote", "journal and logs of the build",
+	postponed = []string{"SSH host keys", "login keys", "machine-id", "what cloud-init had configured for this machine", "random seed", "DHCP leases that the shutdown wrote", "journal and logs of the build",
 		"shell histories that the shutdown wrote", "temporary files", "backups of the user database",
 		`the account "packer" with its home directory, password and sudo rules`}
 )
@@ -170,8 +187,18 @@ func TestClean(t *testing.T) {
 				if err := m.AddUser(t.Context(), rootfs.User{Name: "root", Keys: []string{img.people["root"].key.Public}}); err != nil {
 					t.Fatal(err)
 				}
+				again := later[:2]
+				if file := renders[r.Suite]; strings.Contains(file, "network") && when == "boot" {
+					m.must("sh", "-euc", `mkdir -p /var/lib/cloud/seed/nocloud
+echo 'instance-id: i-1' >/var/lib/cloud/seed/nocloud/meta-data
+echo '#cloud-config' >/var/lib/cloud/seed/nocloud/user-data
+printf 'version: 2\nethernets:\n  eth9: {addresses: [192.0.2.7/24]}\n' >/var/lib/cloud/seed/nocloud/network-config
+cloud-init init --local
+grep -q 192.0.2.7 $0`, file)
+					again = append(slices.Clone(again), file)
+				}
 				m.ok("clean", "--finish", "boot")
-				if there := m.exist(later[:2]...); len(there) != 2 {
+				if there := m.exist(again...); len(there) != len(again) {
 					t.Errorf("a second boot has left only %q", there)
 				}
 				if m.ok("check").out == "" {

@@ -198,6 +198,47 @@ func TestFinishOnce(t *testing.T) {
 	}
 }
 
+// What cloud-init has written for one machine goes where it writes it anew.
+func TestRendered(t *testing.T) {
+	const eni, netplan, networkd, link, nm, sshd = "/etc/network/interfaces.d/50-cloud-init", "/etc/netplan/50-cloud-init.yaml", "/etc/systemd/network/10-cloud-init-ens3.network",
+		"/etc/systemd/network/10-cloud-init-ens3.link", "/etc/NetworkManager/system-connections/cloud-init-ens3.nmconnection", "/etc/ssh/sshd_config.d/50-cloud-init.conf"
+	all := []string{eni, netplan, networkd, link, nm, sshd}
+	others := []string{"/etc/network/interfaces.d/eth0", "/etc/netplan/01-netcfg.yaml", "/etc/systemd/network/10-wired.network", "/etc/ssh/sshd_config.d/60-x.conf"}
+	for _, test := range []struct {
+		name  string
+		files map[string]string
+		stay  []string
+	}{
+		{"cloud-init", map[string]string{target.CloudInit: "", target.CloudSettings: "network: {config: {version: 1}}\n"}, nil},
+		{"no cloud-init", nil, all},
+		{"switched off", map[string]string{target.CloudInit: "", target.CloudDisabled: ""}, all},
+		{"may not", map[string]string{target.CloudInit: "", target.CloudSettings: "users: []\n", target.CloudSettingsDir + "/99-x.cfg": "network: {config: disabled}\n"}, []string{eni, netplan, networkd, link, nm}},
+		{"by a file of another kind", map[string]string{target.CloudInit: "", target.CloudSettings: "network: disabled\n", target.CloudSettingsDir + "/README": "network: {config: disabled}\n"}, nil},
+	} {
+		tt := newImage(t, test.files)
+		for _, name := range append(slices.Clone(all), others...) {
+			targettest.Put(t, tt, name, "x", 0o600)
+		}
+		if err := (&cleaner{ctx: t.Context(), t: tt, log: io.Discard}).rendered(); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		var stay []string
+		for _, name := range all {
+			if tt.Exists(name) {
+				stay = append(stay, name)
+			}
+		}
+		if !slices.Equal(stay, test.stay) {
+			t.Errorf("%s: %q stay, want %q", test.name, stay, test.stay)
+		}
+		for _, name := range others {
+			if !tt.Exists(name) {
+				t.Errorf("%s: %s is gone", test.name, name)
+			}
+		}
+	}
+}
+
 func TestRotated(t *testing.T) {
 	for name, want := range map[string]bool{
 		"auth.log": false, "auth.log.1": true, "dpkg.log.2.gz": true, "x.old": true, "lastlog": false, "postgresql-15": false, "a.": false, "boot.log-20260101": false,

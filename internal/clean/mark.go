@@ -7,12 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
-	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -147,35 +143,4 @@ func (c *cleaner) postpone(m mark) error {
 	}
 	_, err = c.t.Run(c.ctx, target.Systemctl, "start", path.Base(runtimeUnit))
 	return err
-}
-
-// defaultUsers are the accounts that cloud-init makes without being asked.
-func defaultUsers(t *target.Target) ([]string, error) {
-	files := []string{"/etc/cloud/cloud.cfg"}
-	more, err := glob(t, "/etc/cloud/cloud.cfg.d/*.cfg")
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, f := range append(files, more...) {
-		b, err := t.ReadFile(f)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var cfg struct {
-			SystemInfo struct {
-				DefaultUser struct {
-					Name string `yaml:"name"`
-				} `yaml:"default_user"`
-			} `yaml:"system_info"`
-		}
-		// A file that cannot be read names nobody, to cloud-init either.
-		if yaml.Unmarshal(b, &cfg) == nil && strings.TrimSpace(cfg.SystemInfo.DefaultUser.Name) != "" {
-			names = append(names, cfg.SystemInfo.DefaultUser.Name)
-		}
-	}
-	return names, nil
 }

@@ -41,6 +41,7 @@ var deferred = []step{
 	{"SSH host keys", remove(target.SSHDir + "/ssh_host_*")},
 	{"login keys", (*cleaner).loginKeys},
 	{"machine-id", (*cleaner).machineID},
+	{"what cloud-init had configured for this machine", (*cleaner).rendered},
 	{"random seed", remove("/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed")},
 	{"DHCP leases that the shutdown wrote", remove(leases...)},
 	{"journal and logs of the build", (*cleaner).lateLogs},
