@@ -57,10 +57,10 @@ func (t *Target) readOwned(u User, name string) ([]byte, error) {
 		return nil, ignoreMissing(err)
 	}
 	// A user can lead this anywhere, and some devices are set off by being opened.
-	if !t.IsRegular(real) {
+	f, err := t.OpenRegular(real, os.O_RDONLY)
+	if errors.Is(err, ErrNotRegular) {
 		return nil, nil
 	}
-	f, err := t.OpenFile(real, os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
@@ -71,7 +71,7 @@ func (t *Target) readOwned(u User, name string) ([]byte, error) {
 	}
 	uid, _, ok := owner(fi)
 	linked := real != path.Join(home, name)
-	if !ok || uid != u.UID && (uid != 0 || linked) || fi.Mode()&0o022 != 0 || !fi.Mode().IsRegular() {
+	if !ok || uid != u.UID && (uid != 0 || linked) || fi.Mode()&0o022 != 0 {
 		return nil, nil
 	}
 	return readAll(real, f)

@@ -5,6 +5,7 @@ package target
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -69,5 +70,22 @@ func (t *Target) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, er
 	}
 	root, rel := t.at(rel)
 	f, err := root.OpenFile(rel, flag, mode)
+	return f, guest(name, err)
+}
+
+// OpenRegular opens name, which must be a regular file and no link to one, for
+// reading or writing (flag is [os.O_RDONLY] or [os.O_WRONLY]). What is there
+// instead is not opened, whoever puts it there and when: some devices are set
+// off by that. The error is [ErrNotRegular] then.
+func (t *Target) OpenRegular(name string, flag int) (*os.File, error) {
+	rel, err := t.resolve(name, false)
+	if err != nil {
+		return nil, err
+	}
+	root, rel := t.at(rel)
+	f, err := openRegular(root, rel, flag)
+	if errors.Is(err, ErrNotRegular) {
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	}
 	return f, guest(name, err)
 }

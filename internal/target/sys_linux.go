@@ -4,8 +4,10 @@
 package target
 
 import (
+	"errors"
 	"io/fs"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +21,33 @@ func owner(fi fs.FileInfo) (uid, gid int, ok bool) {
 		return 0, 0, false
 	}
 	return int(st.Uid), int(st.Gid), true
+}
+
+// openRegular takes hold of the file first, without opening it, and opens what it
+// holds by way of /proc: nothing can come in between. Where there is no /proc, in
+// some chroots of builds, it opens the name and compares.
+func openRegular(root *os.Root, rel string, flag int) (*os.File, error) {
+	held, err := root.OpenFile(rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	fi, err := held.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, ErrNotRegular)
+	}
+	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(held.Fd())), flag, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if f, err = root.OpenFile(rel, flag|nonblock, 0); err != nil {
+		return nil, err
+	}
+	if opened, err := f.Stat(); err != nil || !os.SameFile(fi, opened) {
+		f.Close()
+		return nil, errors.Join(err, ErrNotRegular)
+	}
+	return f, nil
 }
 
 func flock(d *os.File) error {

@@ -18,6 +18,13 @@ var errNoLinux = errors.New("not possible on this system; the agent runs on linu
 
 func owner(fs.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 
+func openRegular(root *os.Root, rel string, flag int) (*os.File, error) {
+	if fi, err := root.Lstat(rel); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, ErrNotRegular)
+	}
+	return root.OpenFile(rel, flag, 0)
+}
+
 func flock(*os.File) error { return errNoLinux }
 
 func chroot(string) *syscall.SysProcAttr { return nil }
