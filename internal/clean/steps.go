@@ -215,14 +215,22 @@ func (c *cleaner) emptyLogs(dir string, journal bool) error {
 		case rotated(e.Name()):
 			errs = append(errs, missingIsFine(c.t.Remove(name)))
 		default:
-			f, err := c.t.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
-			if err == nil {
-				err = f.Close()
-			}
-			errs = append(errs, missingIsFine(err))
+			errs = append(errs, missingIsFine(truncate(c.t, name)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// truncate empties a file, but none that a link has come to lead to since.
+func truncate(t *target.Target, name string) error {
+	f, err := t.OpenRegular(name, os.O_WRONLY)
+	if errors.Is(err, target.ErrNotRegular) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(0), f.Close())
 }
 
 // rotated tells whether a log was put aside: auth.log.1, dpkg.log.2.gz, x.old.
