@@ -114,6 +114,7 @@ var (
 	ErrGzip      = errors.New("is a damaged gzip file")
 	ErrSyntax    = errors.New("is not YAML")
 	ErrTab       = errors.New("has a tab where cloud-init wants spaces")
+	ErrTag       = errors.New("is a tag that cloud-init does not know")
 	ErrDocuments = errors.New("holds more than one YAML document")
 	ErrType      = errors.New("has a type that cannot be added to")
 	ErrTwice     = errors.New("key is given twice, and cloud-init would take the last")

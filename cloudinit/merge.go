@@ -146,6 +146,9 @@ func (m *merger) lookInArchive(doc []byte, level int) Errors {
 	if decode(yaml.NewDecoder(bytes.NewReader(doc)), &top) != nil || len(top.Content) == 0 || top.Content[0].Kind != yaml.SequenceNode {
 		return Errors{syntaxErrorOr(doc, &Error{Rule: ErrType, Fix: "an archive is a list of documents"})}
 	}
+	if e := unknownTag(top.Content[0]); e != nil {
+		return Errors{e}
+	}
 	var errs Errors
 	for i, n := range top.Content[0].Content {
 		n = resolve(n)
@@ -227,7 +230,7 @@ func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
 	errs := m.look(k, text, level+1)
 	var kept Errors
 	for _, e := range errs {
-		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
+		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrTag) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
 			continue
 		}
 		e.Path = strings.TrimSuffix(path+": "+e.Path, ": ")

@@ -70,6 +70,7 @@ runcmd:
 	"other-duplicate": "#cloud-config\nhostname: a\nhostname: b\n",
 	"anchors":         "#cloud-config\nx-keys: &keys [k1]\nusers:\n  - name: bob\n    ssh_authorized_keys: *keys\n",
 	"upper-case":      "\n#Cloud-Config\nhostname: web\n",
+	"tags":            "#cloud-config\nhostname: !!str 1\na: ! x\nb: !!pairs [c: 1]\nd: !!omap [e: 1]\nusers: !!seq\n  - !!map {name: bob}\n",
 	"password-off":    "#cloud-config\nssh_pwauth: false\n",
 	"modules":         "#cloud-config\ncloud_init_modules: [migrator, write-files, [users_groups, always]]\n",
 }
@@ -309,6 +310,13 @@ func TestMergeErrors(t *testing.T) {
 		{"tab at the end of a line", head + "users:\t\n  - a\n", []place{{"", 2, 7, ErrTab}}},
 		{"syntax", head + "users: [a\n", []place{{"", 2, 10, ErrSyntax}}},
 		{"two documents", head + "a: 1\n---\nb: 2\n", []place{{"", 3, 1, ErrDocuments}}},
+		{"local tag", head + "hostname: web\nwrite_files: !custom\n  - {path: /x}\n", []place{{"", 3, 14, ErrTag}}},
+		{"local tag of a value", head + "runcmd:\n  - [a, !vault b]\n", []place{{"", 3, 9, ErrTag}}},
+		{"local tag of the whole", head + "!all\na: 1\n", []place{{"", 2, 1, ErrTag}}},
+		{"local tag of a key", head + "!k a: 1\n", []place{{"", 2, 1, ErrTag}}},
+		{"local tag, full", head + "a: !<!x> 1\n", []place{{"", 2, 4, ErrTag}}},
+		{"a program's tag", head + "a: !!python/tuple [1]\n", []place{{"", 2, 4, ErrTag}}},
+		{"a tag of another kind", head + "a: !!map [1]\n", []place{{"", 2, 4, ErrTag}}},
 		{"a list", head + "- a\n", []place{{"", 2, 1, ErrType}}},
 		{"users twice", head + "users: [a]\nusers: [b]\n", []place{{"users", 3, 1, ErrTwice}}},
 		{"files twice", head + "write_files: []\nwrite_files: []\n", []place{{"write_files", 3, 1, ErrTwice}}},
@@ -331,6 +339,7 @@ func TestMergeErrors(t *testing.T) {
 		{"in MIME", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/x-shellscript\n\n#!/bin/sh\n--b\nContent-Type: text/cloud-config\n\n" + head + "ssh_pwauth: 1\n--b--\n",
 			[]place{{"part 2: ssh_pwauth", 2, 13, ErrPasswordAuth}}},
 		{"in an archive", "#cloud-config-archive\n- |\n  #cloud-config\n  users: [alice]\n", []place{{"archive[0]: users[0]", 2, 9, ErrOtherKeys}}},
+		{"archive with a local tag", "#cloud-config-archive\n- {type: text/plain, content: !x a}\n", []place{{"", 2, 31, ErrTag}}},
 		{"archive, not a list", "#cloud-config-archive\na: b\n", []place{{"", 0, 0, ErrType}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -438,6 +447,7 @@ func FuzzMerge(f *testing.F) {
 	for _, b := range besides {
 		f.Add([]byte(b.doc), false)
 	}
+	f.Add([]byte("#cloud-config\nwrite_files: !custom\n  - {path: /x}\n"), false)
 	f.Fuzz(func(t *testing.T, doc []byte, vendor bool) {
 		s := ours
 		if vendor {

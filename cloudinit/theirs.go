@@ -22,7 +22,8 @@ type theirs struct {
 	root *yaml.Node // nil if there is nothing but comments
 }
 
-// parse reads a cloud-config. Anchors, tags, whatever YAML has is theirs to use.
+// parse reads a cloud-config. Anchors, merge keys, whatever cloud-init takes is
+// theirs to use.
 func parse(doc []byte) (theirs, *Error) {
 	dec := yaml.NewDecoder(bytes.NewReader(doc))
 	var first, more yaml.Node
@@ -37,6 +38,9 @@ func parse(doc []byte) (theirs, *Error) {
 		return theirs{}, syntaxError(doc)
 	}
 	root := first.Content[0]
+	if e := unknownTag(root); e != nil {
+		return theirs{}, e
+	}
 	switch {
 	case root.Kind == yaml.MappingNode:
 		if e := tabs(string(doc), root); e != nil {
