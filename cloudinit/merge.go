@@ -13,7 +13,6 @@ import (
 	mimemultipart "mime/multipart"
 	"mime/quotedprintable"
 	"net/mail"
-	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -111,15 +110,10 @@ func (m *merger) look(k kind, doc []byte, level int) Errors {
 	case multipart:
 		return m.lookInParts(doc, level)
 	case other:
-		m.users = m.users || templateUsers.Match(doc)
+		return m.lookInTemplate(doc)
 	}
 	return nil
 }
-
-// templateUsers finds a list of users in a template of a cloud-config, of which
-// nothing else is known before the instance has filled it in. The image's own user,
-// whom the list may leave out, must not come with ours.
-var templateUsers = regexp.MustCompile(`(?is)^\s*## template: *jinja[^\n]*\n\s*#cloud-config\b.*?\n["']?users["']?[ \t]*:`)
 
 func (m *merger) lookAt(doc []byte) Errors {
 	t, e := parse(doc)

@@ -193,6 +193,7 @@ var besides = map[string]struct {
 	"script-long":    {doc: "#!/bin/sh\n: " + strings.Repeat("x", 2000) + "\n", keep: true},
 	"jinja":          {doc: "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\n", keep: true},
 	"jinja-users":    {doc: "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\nusers:\n  - name: bob\n"},
+	"jinja-no-clash": {doc: "## template: jinja\n#cloud-config\n# ssh_pwauth: true\n# - path: /var/lib/cloud/instance/totp-instance.yaml\nssh_pwauth: {{ 'false' }}\nwrite_files:\n  - path: /var/lib/cloud/instance/totp-instance.yaml.old\n    content: 'ssh_pwauth: true'\n", keep: true},
 	"jinja-no-users": {doc: "## template: jinja\n#cloud-config\n# users:\nntp:\n  users: {{ v1.region }}\n", keep: true},
 	"include":        {doc: "#include\nhttps://example.org/user-data\n", keep: true},
 	"boothook":       {doc: "#cloud-boothook\n#!/bin/sh\ntrue\n", keep: true},
@@ -281,6 +282,7 @@ func TestMergeErrors(t *testing.T) {
 		rule         error
 	}
 	const head = "#cloud-config\n"
+	const jinja = "## template: jinja\n" + head
 	file := "write_files:\n  - {path: /etc/motd, content: x}\n  - path: /var/lib/cloud/instance/totp-instance.yaml\n"
 	for _, tt := range []struct {
 		name, doc string
@@ -333,6 +335,12 @@ func TestMergeErrors(t *testing.T) {
 		{"passwords by an alias", head + "a: &a true\nssh_pwauth: *a\n", []place{{"ssh_pwauth", 2, 4, ErrPasswordAuth}}},
 		{"passwords by a merge key", head + "a: &a {ssh_pwauth: true}\n<<: *a\n", []place{{"ssh_pwauth", 2, 20, ErrPasswordAuth}}},
 		{"modules", head + "cloud_init_modules: [write-files]\n", []place{{"cloud_init_modules", 2, 21, ErrModules}}},
+		{"passwords in a template", jinja + "hostname: {{ v1.region }}\nssh_pwauth: 'Yes' # for a while\n", []place{{"ssh_pwauth", 4, 14, ErrPasswordAuth}}},
+		{"same file in a template", jinja + "write_files:\n{% for i in [1] %}\n  - content: x\n    path: \"/var/lib/cloud//instance/totp-instance.yaml\"\n{% endfor %}\n", []place{{"write_files", 6, 12, ErrSameFile}}},
+		{"same file in a template, in braces", jinja + "write_files: [{path: /x}, {content: x, 'path': " + ours.File() + "}]\nssh_pwauth: true\n",
+			[]place{{"write_files", 3, 48, ErrSameFile}, {"ssh_pwauth", 4, 13, ErrPasswordAuth}}},
+		{"in MIME, a template", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/jinja2\n\n" + jinja + "ssh_pwauth: on\n--b--\n",
+			[]place{{"part 1: ssh_pwauth", 3, 13, ErrPasswordAuth}}},
 		{"all at once", head + "ssh_pwauth: true\nusers: [alice]\n" + file,
 			[]place{{"ssh_pwauth", 2, 13, ErrPasswordAuth}, {"users[0]", 3, 9, ErrOtherKeys}, {"write_files[1].path", 6, 11, ErrSameFile}}},
 		{"in gzip", gz(head + file), []place{{"write_files[1].path", 4, 11, ErrSameFile}}},

@@ -245,7 +245,7 @@ func checkBeside(t *testing.T, name string, d readDocument) {
 	b := besides[name]
 	types := map[string]string{
 		"script": "text/x-shellscript", "script-no-end": "text/x-shellscript", "script-crlf": "text/x-shellscript", "script-utf8": "text/x-shellscript",
-		"script-long": "text/x-shellscript", "jinja": "text/jinja2", "jinja-users": "text/jinja2", "jinja-no-users": "text/jinja2", "boothook": "text/cloud-boothook", "jsonp": "text/cloud-config-jsonp",
+		"script-long": "text/x-shellscript", "jinja": "text/jinja2", "jinja-users": "text/jinja2", "jinja-no-users": "text/jinja2", "jinja-no-clash": "text/jinja2", "boothook": "text/cloud-boothook", "jsonp": "text/cloud-config-jsonp",
 		"alias": "text/cloud-config", "anchored": "text/cloud-config", "merge-key": "text/cloud-config",
 		"gzip": "text/cloud-config", "gzip-of-script": "text/x-shellscript",
 		"mime": "text/cloud-config", "gzip-of-mime": "text/cloud-config", "archive": "text/cloud-config",

@@ -245,6 +245,11 @@ func at(n *yaml.Node, path, value string, rule error, fix string) *Error {
 	return &Error{Path: path, Line: n.Line, Column: n.Column, Value: value, Rule: rule, Fix: fix}
 }
 
+const (
+	fixSameFile     = "take it out of the document, and put what it says into the policy"
+	fixPasswordAuth = "leave it out: the image takes a key and a code, and no password"
+)
+
 // clashes returns where the document and s want different things, and the users
 // of s that the document makes already, with the same keys.
 func (s Spec) clashes(t theirs) (errs Errors, made map[string]bool) {
@@ -293,7 +298,7 @@ func (s Spec) clashingFiles(t theirs, _ map[string]bool) Errors {
 		}
 		if f := paths.in(n); f != nil && f.value.Kind == yaml.ScalarNode && path.Clean(f.value.Value) == s.File() {
 			errs = append(errs, at(f.value, fmt.Sprintf("write_files[%d].path", i), f.value.Value, ErrSameFile,
-				"take it out of the document, and put what it says into the policy"))
+				fixSameFile))
 		}
 	}
 	return errs
@@ -376,7 +381,7 @@ func clashingPasswords(t theirs, _ map[string]bool) Errors {
 	if f == nil || f.value.Kind != yaml.ScalarNode || !slices.Contains([]string{"true", "1", "on", "y", "yes"}, strings.ToLower(strings.TrimSpace(f.value.Value))) {
 		return nil
 	}
-	return Errors{at(f.value, "ssh_pwauth", f.value.Value, ErrPasswordAuth, "leave it out: the image takes a key and a code, and no password")}
+	return Errors{at(f.value, "ssh_pwauth", f.value.Value, ErrPasswordAuth, fixPasswordAuth)}
 }
 
 // clashingModules finds lists of modules without those that make users and write
