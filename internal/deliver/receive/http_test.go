@@ -244,9 +244,17 @@ func TestServe(t *testing.T) {
 }
 
 func TestServeRefuses(t *testing.T) {
-	p := serve(t, nil)
+	p := serve(t, func(o *Options) {
+		// A program that was missing when somebody made the token.
+		put(t, o.HTTP.Credentials, "web-1 token-sha256 "+hash(token)+"\nweb-2 hmac-sha256 "+key+"\nweb-3 token-sha256 "+hash("")+"\n* hmac-sha256 "+common+"\n")
+	})
 	alice := envelope(t, 1000)
 	good := with("X-Token", token)
+	mac := sign(key, alice)
+	other := "0"
+	if strings.HasSuffix(mac, other) {
+		other = "1"
+	}
 	for _, tt := range []struct {
 		name string
 		request
@@ -256,6 +264,10 @@ func TestServeRefuses(t *testing.T) {
 		{"no credential", request{path: "/web-1/" + aliceID}, 401, wordAuth},
 		{"no credential, nor an envelope", request{path: "/web-1/" + aliceID, body: []byte("hello")}, 401, wordAuth},
 		{"empty token", request{path: "/web-1/" + aliceID, header: with("Authorization", "Bearer ")}, 401, wordAuth},
+		{"no token, and the hash of nothing in the file", request{path: "/web-3/" + aliceID}, 401, wordAuth},
+		{"empty token, and the hash of nothing in the file", request{path: "/web-3/" + aliceID, header: with("X-Token", "")}, 401, wordAuth},
+		{"signature with another end", request{path: "/web-2/" + aliceID, header: with("X-Signature", mac[:len(mac)-1]+other)}, 401, wordAuth},
+		{"signature with another beginning", request{path: "/web-2/" + aliceID, header: with("X-Signature", "sha256="+strings.Repeat("0", 32)+mac[len(mac)-32:])}, 401, wordAuth},
 		{"wrong token", request{path: "/web-1/" + aliceID, header: with("X-Token", token[1:]+"0")}, 401, wordAuth},
 		{"the hash of the token", request{path: "/web-1/" + aliceID, header: with("X-Token", hash(token))}, 401, wordAuth},
 		{"token of another client", request{path: "/web-2/" + aliceID, header: good}, 401, wordAuth},
