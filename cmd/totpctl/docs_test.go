@@ -49,9 +49,11 @@ func TestUserDataPage(t *testing.T) {
 	if n < 5 {
 		t.Errorf("%d commands found", n)
 	}
-	for _, name := range []string{"user-data", "alice.user-data", "web.user-data", "alice.ticket", "seed.iso", "vendor-data"} {
+	for _, name := range []string{"user-data", "alice.user-data", "web.user-data", "web-1.user-data", "alice.ticket", "seed.iso", "vendor-data"} {
 		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Size() == 0 {
 			t.Errorf("%s was not made: %v", name, err)
+		} else if st.Mode().Perm() != 0o600 {
+			t.Errorf("%s can be read by others: %v", name, st.Mode())
 		}
 	}
 	if doc, err := os.ReadFile(filepath.Join(dir, "user-data")); err != nil || len(doc) > 2048 {
@@ -60,6 +62,22 @@ func TestUserDataPage(t *testing.T) {
 	for _, p := range cloudinit.Providers() {
 		if !regexp.MustCompile(fmt.Sprintf("(?m)^\\|[^|]*`%s`", p.Name)).Match(page) {
 			t.Errorf("the page does not say how to give a document to %s", p.Name)
+		}
+	}
+}
+
+// TestPages: no page has a document, in which there may be a token, written for
+// others to read as well, nor a command that fails as soon as there are two files.
+func TestPages(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	check(t, err)
+	hosts, err := filepath.Glob("../../docs/hosts/*.md")
+	check(t, err)
+	for _, page := range append(append(pages, hosts...), "../../README.md", "userdata.go", "open.go") {
+		text, err := os.ReadFile(page)
+		check(t, err)
+		for _, m := range regexp.MustCompile(`totpctl user-data [^`+"`"+`\n]*>|totpctl open [^|`+"`"+`\n]*\*`).FindAllString(string(text), -1) {
+			t.Errorf("%s: %s", page, m)
 		}
 	}
 }

@@ -61,7 +61,7 @@ read the cards and whether the image takes this document at all.
 
 --vendor makes the provider's layer, for vendor-data: issuer, channels and users,
 which stay beside what customers write.`,
-		Example: `    $ totpctl user-data --user alice --ssh-key alice.pub --recipient age1… > user-data
+		Example: `    $ totpctl user-data --user alice --ssh-key alice.pub --recipient age1… -o user-data
 
     $ totpctl user-data --user debian -R alice.txt --merge web.yaml --for hetzner
 
