@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 // A recipe is what docs/recipes.md says under a heading, and how a test does it.
@@ -69,6 +70,26 @@ func TestRecipes(t *testing.T) {
 			}
 			m.opens(m.stored())
 		})
+	}
+}
+
+// TestNginxStrangers: nobody puts anything into the directory of another server, nor
+// without a certificate of the CA.
+func TestNginxStrangers(t *testing.T) {
+	s := newSite(t, "nginx")
+	startNginx(t, s)
+	own := s.files
+	for name, ca := range map[string]*authority{"web-2": s.ca, "web-1": newAuthority(t)} {
+		s.files = func(m *machine) map[string]string {
+			files := own(m)
+			cert, key := ca.issue(t, name)
+			files[target.CloudInstance+"/totp-client.pem"], files[target.CloudInstance+"/totp-client.key"] = cert, key
+			return files
+		}
+		m := s.machine("web-1")
+		if got := m.pass(); got != deliver.Failed || m.stored() != nil {
+			t.Errorf("with a certificate of %s: %s, %d bytes are stored: %s", name, got, len(m.stored()), m.lastError())
+		}
 	}
 }
 

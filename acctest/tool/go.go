@@ -25,9 +25,13 @@ import (
 
 // Go returns the program of a package, by its import path, of the module in the
 // directory source. It is built, which takes minutes, where the cache has none of
-// these versions.
+// these versions, and of this program where it is the module's own.
 func Go(ctx context.Context, source, cache, pkg string, log io.Writer) (string, error) {
-	key, err := keyOf(filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum"))
+	own, err := filepath.Glob(filepath.Join(source, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	key, err := keyOf(append([]string{filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum")}, own...)...)
 	if err != nil {
 		return "", err
 	}

@@ -22,7 +22,8 @@ func put(t *testing.T, dir, name, text string) {
 	}
 }
 
-// TestGo: a program is built once, and anew when the module's versions are others.
+// TestGo: a program is built once, and anew when it or the module's versions are
+// others.
 func TestGo(t *testing.T) {
 	source, cache := t.TempDir(), t.TempDir()
 	put(t, source, "go.mod", "module example.com/x\n\ngo 1.21\n")
@@ -40,15 +41,18 @@ func TestGo(t *testing.T) {
 		return program, strings.TrimSpace(string(out))
 	}
 	first, text := say()
-	put(t, source, "main.go", "package main\n\nfunc main() { println(\"second\") }\n")
 	if again, text := say(); again != first || text != "first" {
 		t.Errorf("%s says %q, want %s again", again, text, first)
 	}
-	put(t, source, "go.sum", "\n")
-	if other, now := say(); other == first || now != "second" || text != "first" {
-		t.Errorf("%s says %q", other, now)
+	put(t, source, "main.go", "package main\n\nfunc main() { println(\"second\") }\n")
+	second, now := say()
+	if second == first || now != "second" || text != "first" {
+		t.Errorf("%s says %q", second, now)
 	}
-	put(t, source, "go.sum", "\n\n")
+	put(t, source, "go.sum", "\n")
+	if other, _ := say(); other == second {
+		t.Errorf("with other versions it is %s still", other)
+	}
 	put(t, source, "main.go", "package main\n\nfunc main() { nothing() }\n")
 	if _, err := Go(t.Context(), source, cache, "example.com/x", io.Discard); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("what cannot be built: %v", err)
