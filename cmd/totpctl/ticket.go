@@ -37,7 +37,9 @@ func openTicket(name string) (*ticketFile, error) {
 	if err != nil {
 		return nil, fileError(name, err)
 	}
-	unlock, err := lockBeside(real)
+	waiting := time.AfterFunc(time.Second, func() { printf("waiting: another program has the ticket %q", name) })
+	unlock, err := lockTicket(real)
+	waiting.Stop()
 	if err != nil {
 		return nil, fmt.Errorf("ticket %q: cannot be locked: %w", name, reason(err))
 	}
@@ -56,11 +58,15 @@ func openTicket(name string) (*ticketFile, error) {
 
 func (f *ticketFile) close() { f.unlock() }
 
-// store replaces the file, for good, before the call returns.
+// store replaces the file, for good, before the call returns. Nothing new is
+// nothing to store: the file may be one that can only be read.
 func (f *ticketFile) store(t seal.Ticket) error {
 	data, err := t.Marshal()
 	if err != nil {
 		return err
+	}
+	if old, err := f.ticket.Marshal(); err == nil && bytes.Equal(old, data) {
+		return nil
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(f.name), ".ticket-*") // mode 0600
 	if err != nil {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockBeside waits for the lock of a file beside the one that is replaced.
-func lockBeside(name string) (unlock func(), err error) {
+// lockTicket waits for the lock of a file beside the one that is replaced: what is
+// locked cannot be read here.
+func lockTicket(name string) (unlock func(), err error) {
 	f, err := os.OpenFile(name+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
