@@ -158,14 +158,20 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 		return Verdict{Standing: First}, t.remember(i, c, card, now), nil
 	}
 	last := u.Accepted[len(u.Accepted)-1]
-	for _, a := range u.Accepted {
+	for j, a := range u.Accepted {
 		if a.Card == card {
 			if a.Generation < last.Generation {
 				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, a.Generation, last.Generation)
 			}
+			if len(a.HostKeys) == 0 && len(c.HostKeys) > 0 && t.expired(now) {
+				return Verdict{}, t, ErrOtherHostKey
+			}
 			if len(c.HostKeys) > 0 && a.strange(c.HostKeys) {
 				// Whoever can read a card can write it anew, for a server of their own.
 				return Verdict{}, t, fmt.Errorf("%w: %q was accepted on %s with other host keys", ErrSecondCard, a.ID, a.Time.Format(time.DateOnly))
+			}
+			if a.Generation == 0 && c.Generation > 0 && len(c.HostKeys) > 0 {
+				t = t.complete(i, j, c)
 			}
 			return Verdict{Standing: Again}, t, nil
 		}
@@ -181,7 +187,7 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	v := Verdict{
 		Standing: Later,
 		Gap:      !slices.ContainsFunc(u.Accepted, func(a Accepted) bool { return a.ID == c.Supersedes }),
-		NewKeys:  len(c.HostKeys) == 0 || last.strange(c.HostKeys),
+		NewKeys:  len(c.HostKeys) == 0 || len(last.HostKeys) == 0 || last.strange(c.HostKeys),
 	}
 	if v.NewKeys && t.expired(now) {
 		// The token may have been read by others since.
@@ -193,11 +199,12 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 // strange reports whether there is a host key that the accepted card does not
 // name. One that is known does not make up for it: host keys are public, and a
 // forger can name the server's beside their own. The compact form has room for one
-// of several, so that the others are believed where that is among them.
+// of several, or none, so that the others are believed where that is among them,
+// until the whole form has named them.
 func (a Accepted) strange(keys []string) bool {
 	known := func(k string) bool { return slices.Contains(a.HostKeys, k) }
 	if a.Generation == 0 {
-		return !slices.ContainsFunc(keys, known)
+		return len(a.HostKeys) > 0 && !slices.ContainsFunc(keys, known)
 	}
 	return slices.ContainsFunc(keys, func(k string) bool { return !known(k) })
 }
@@ -227,6 +234,16 @@ func (u TicketUser) readers(c Candidate) error {
 		return fmt.Errorf("%w: the card names %d readers, and the envelope has %d", ErrReaders, len(c.Readers), c.Stanzas)
 	}
 	return nil
+}
+
+// complete notes what the whole form of a card says beyond the compact one that was
+// accepted.
+func (t Ticket) complete(i, j int, c Candidate) Ticket {
+	t.Users = slices.Clone(t.Users)
+	u := &t.Users[i]
+	u.Accepted = slices.Clone(u.Accepted)
+	u.Accepted[j].Generation, u.Accepted[j].HostKeys = c.Generation, c.HostKeys
+	return t
 }
 
 func (t Ticket) remember(i int, c Candidate, card string, now time.Time) Ticket {

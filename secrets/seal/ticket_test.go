@@ -36,6 +36,9 @@ func candidate(change func(*seal.Candidate)) seal.Candidate {
 
 func TestTicketAccept(t *testing.T) {
 	same := func(*seal.Candidate) {}
+	compact := func(c *seal.Candidate) { c.Readers, c.Generation, c.HostKeys = nil, 0, []string{"SHA256:x"} }
+	keyless := func(c *seal.Candidate) { compact(c); c.HostKeys = nil }
+	beside := func(c *seal.Candidate) { c.HostKeys = []string{"SHA256:x", "SHA256:z"} }
 	later := func(c *seal.Candidate) { c.ID, c.Secret, c.Generation, c.Supersedes = "id2", "S2", 2, "id1" }
 	type step struct {
 		change func(*seal.Candidate)
@@ -84,6 +87,13 @@ func TestTicketAccept(t *testing.T) {
 		{"compact, and its whole form with another host key", []step{{func(c *seal.Candidate) { c.Readers, c.Generation, c.HostKeys = nil, 0, []string{"SHA256:x"} }, 0, first, nil},
 			{same, 0, again, nil}, {func(c *seal.Candidate) { c.HostKeys = []string{"SHA256:z"} }, 0, seal.Verdict{}, seal.ErrSecondCard},
 			{later, 5000 * time.Hour, seal.Verdict{Standing: seal.Later}, nil}}},
+		{"compact, and its whole form, twice with different keys beside the known one", []step{{compact, 0, first, nil}, {same, 0, again, nil},
+			{beside, 0, seal.Verdict{}, seal.ErrSecondCard}, {compact, 0, again, nil}, {same, 0, again, nil},
+			{func(c *seal.Candidate) { later(c); c.HostKeys = []string{"SHA256:x", "SHA256:z"} }, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey},
+			{later, 2 * time.Hour, seal.Verdict{Standing: seal.Later}, nil}}},
+		{"compact without a host key, and its whole form", []step{{keyless, 0, first, nil}, {keyless, 0, again, nil}, {same, 0, again, nil}, {beside, 0, seal.Verdict{}, seal.ErrSecondCard}}},
+		{"compact without a host key, and its whole form after the ticket", []step{{keyless, 0, first, nil}, {same, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey},
+			{later, 2 * time.Hour, seal.Verdict{}, seal.ErrOtherHostKey}, {later, 0, seal.Verdict{Standing: seal.Later, NewKeys: true}, nil}}},
 		{"a reset is the first to be seen", []step{{later, 0, first, nil}, {same, 0, seal.Verdict{}, seal.ErrOlderGeneration}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
