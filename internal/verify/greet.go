@@ -4,11 +4,13 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -16,6 +18,10 @@ import (
 
 // ErrHostKey means that a card names other host keys than a server has shown.
 var ErrHostKey = errors.New("is not of the server that was asked")
+
+// ErrTwoKeys means that a server has shown a second host key in one connection: a
+// banner that came under the first is not that of whoever has the second.
+var ErrTwoKeys = errors.New("has shown two host keys in one connection; somebody may be between you and the server")
 
 // greetVersion names the caller in the server's log.
 const greetVersion = "SSH-2.0-totpctl_fetch"
@@ -36,7 +42,8 @@ type Greeting struct {
 // nowhere: it asks for the methods there are, as the user of the target. A
 // timeout of 0 is DefaultTimeout.
 //
-// Errors are ErrUnreachable, ErrNotSSH and ErrAlgorithms, and the context's.
+// Errors are ErrUnreachable, ErrNotSSH, ErrAlgorithms and ErrTwoKeys, and the
+// context's.
 func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, error) {
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -46,6 +53,7 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 	r.report = newReport(t)
 	greeted := false
 	var banner strings.Builder
+	var shown hostKeys
 	ok := ssh.SupportedAlgorithms()
 	cfg := &ssh.ClientConfig{
 		Config:            ssh.Config{KeyExchanges: strong(ok.KeyExchanges), Ciphers: strong(ok.Ciphers), MACs: strong(ok.MACs)},
@@ -53,10 +61,7 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 		ClientVersion:     greetVersion,
 		HostKeyAlgorithms: r.trust.algorithms(t.Addr(), false),
 		// Any key will do: what it is worth depends on the card.
-		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			g.key = key
-			return nil
-		},
+		HostKeyCallback: shown.add,
 		BannerCallback: func(text string) error {
 			if banner.Len()+len(text) > maxBanner {
 				return errEnough
@@ -73,10 +78,14 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 	err := r.connect(ctx, cfg, rec)
 	h, bad := rec.hello()
 	g.Banner = banner.String()
+	var two bool
+	g.key, two = shown.get()
 	negotiation := new(ssh.AlgorithmNegotiationError)
 	switch {
 	case ctx.Err() != nil:
 		return g, context.Cause(ctx)
+	case two:
+		return g, fmt.Errorf("host %q %w", t.Addr(), ErrTwoKeys)
 	case err == nil, errors.Is(err, errEnough), greeted, g.Banner != "" && hungUp(err):
 		return g, nil
 	case errors.As(err, &negotiation):
@@ -90,6 +99,35 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 		return g, fmt.Errorf("host %q: %w: %s", t.Addr(), ErrUnreachable, hungUpEarly)
 	}
 	return g, r.unreachable(context.Background(), err)
+}
+
+// hostKeys are those of one connection, which has a key exchange at its beginning
+// and may have more. The party in between that made the first with a key of its own
+// can pass a later one on to the true server, whose key it does not have.
+type hostKeys struct {
+	mu    sync.Mutex
+	first ssh.PublicKey
+	two   bool
+}
+
+// add is an ssh.HostKeyCallback.
+func (h *hostKeys) add(_ string, _ net.Addr, key ssh.PublicKey) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first == nil {
+		h.first = key
+	}
+	if !bytes.Equal(h.first.Marshal(), key.Marshal()) {
+		h.two = true
+		return ErrTwoKeys
+	}
+	return nil
+}
+
+func (h *hostKeys) get() (key ssh.PublicKey, two bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.first, h.two
 }
 
 // HostKey is the key that the server has shown, as cards name it.

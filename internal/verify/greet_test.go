@@ -79,3 +79,33 @@ func TestGreetFaults(t *testing.T) {
 		t.Errorf("canceled: %v", err)
 	}
 }
+
+// Whoever is in between shows a banner under a key of their own, and passes the next
+// key exchange on to the true server. The banner does not become that one's.
+func TestGreetTwoKeys(t *testing.T) {
+	for name, want := range map[string]error{"the same key again": nil, "another key": ErrTwoKeys} {
+		t.Run(name, func(t *testing.T) {
+			h := &house{change: func(_ *house, cfg *ssh.ServerConfig) {
+				cfg.RekeyThreshold = 256 // bytes, so that the banner makes the next exchange due
+				cfg.BannerCallback = func(ssh.ConnMetadata) string {
+					if want != nil {
+						cfg.AddHostKey(newKey(t))
+					}
+					return strings.Repeat("hello\n", 100)
+				}
+				var conn ssh.ServerPreAuthConn
+				cfg.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) { conn = c }
+				// The packet after that begins it, and it ends before the login is answered.
+				cfg.AuthLogCallback = func(ssh.ConnMetadata, string, error) {
+					_ = conn.SendAuthBanner("there\n")
+					time.Sleep(200 * time.Millisecond)
+				}
+			}}
+			s := listen(t, h.serve)
+			g, err := Greet(t.Context(), s.target, 5*time.Second)
+			if !errors.Is(err, want) || g.Banner == "" || g.HostKey() != s.entry {
+				t.Errorf("%.20q, %s, %v", g.Banner, g.HostKey(), err)
+			}
+		})
+	}
+}
