@@ -67,11 +67,15 @@ type readDocument struct {
 // and read what this package writes. See TestRootfs in internal/bake.
 func TestCloudInit(t *testing.T) {
 	roots := os.Getenv("TOTP_ROOTFS")
+	skip := t.Skip
+	if os.Getenv("CI") == "true" {
+		skip = t.Fatal
+	}
 	if roots == "" {
-		t.Skip("TOTP_ROOTFS names no root file system")
+		skip("TOTP_ROOTFS names no root file system; .ci/run makes them by mmdebstrap, as .cache/bake-root-SUITE, and joins their paths by colons")
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can chroot")
+		skip("only root can chroot")
 	}
 	for _, dir := range filepath.SplitList(roots) {
 		t.Run(filepath.Base(dir), func(t *testing.T) { testCloudInit(t, overlay(t, dir)) })
