@@ -47,6 +47,7 @@ func TestLeaks(t *testing.T) {
 		"/etc/sudoers.d/10-a":              "alice ALL=(ALL) ALL\n",
 		"/home/alice/.ssh/authorized_keys": "ssh-ed25519 A alice\n", // she is the policy's
 		"/etc/ssh/sshd_config.d/60.conf":   "# AuthorizedKeysFile /etc/hosts\nauthorizedkeysfile=\"/etc/ssh/keys/%u\" .ssh/authorized_keys # /etc/hosts\nMatch User *\n\tAuthorizedKeysFile /etc/ssh/uid-%U.keys %h/keys none /dev/null\n",
+		"/etc/ssh/sshd_config":             "HostKey /etc/ssh/ssh_host_rsa_key\n#HostKey /etc/hosts\nhostkey=\"/etc/ssh/own/key\"\n",
 		"/etc/ssh/keys/alice":              "ssh-ed25519 A alice\n",
 		"/etc/hosts":                       "127.0.0.1 localhost\n",
 		"/home/packer/.ssh/known_hosts":    "x",
@@ -63,6 +64,7 @@ func TestLeaks(t *testing.T) {
 		{target.Identity, "{}", Secret},
 		{"/etc/ssh/ssh_host_rsa_key", "x", HostKey},
 		{"/etc/ssh/ssh_host_rsa_key.pub", "x", HostKey},
+		{"/etc/ssh/own/key", "x", HostKey},
 		{"/root/.ssh/authorized_keys", "x", LoginKey},
 		{"/home/packer/.ssh/authorized_keys2", "x", LoginKey},
 		{target.MachineID, "0123\n", MachineID},
@@ -266,5 +268,14 @@ func TestRunLocked(t *testing.T) {
 	}
 	if _, err := tt.Lstat(target.CleanMark); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("there is a mark")
+	}
+}
+
+// Only what clean removes later is deferred: a host key of the image's own is not.
+func TestCoversHostKeys(t *testing.T) {
+	for name, want := range map[string]bool{"/etc/ssh/ssh_host_rsa_key": true, "/etc/ssh/own/key": false} {
+		if got := (mark{}).covers(Leak{Kind: HostKey, Path: name}); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

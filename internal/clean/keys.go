@@ -77,6 +77,25 @@ func allLoginKeys(t *target.Target, p *policy.Policy) (files []string, stay map[
 // blocks too, and the default.
 func keyPatterns(t *target.Target) ([]string, error) {
 	patterns := slices.Clone(target.AuthorizedKeys)
+	said, err := sshdWords(t, "AuthorizedKeysFile")
+	for _, pattern := range said {
+		if pattern != "none" && !slices.Contains(patterns, pattern) {
+			patterns = append(patterns, pattern)
+		}
+	}
+	return patterns, err
+}
+
+// hostKeyFiles are what sshd is told to take for host keys, wherever it is.
+func hostKeyFiles(t *target.Target) ([]string, error) {
+	said, err := sshdWords(t, "HostKey")
+	return slices.DeleteFunc(said, func(name string) bool { return !path.IsAbs(name) || !t.IsRegular(name) }), err
+}
+
+// sshdWords are the arguments of a keyword in sshd_config(5) and its drop-ins,
+// wherever it stands in them.
+func sshdWords(t *target.Target, keyword string) ([]string, error) {
+	var words []string
 	files, err := glob(t, target.SSHDDropInDir+"/*.conf")
 	if err != nil {
 		return nil, err
@@ -91,20 +110,18 @@ func keyPatterns(t *target.Target) ([]string, error) {
 		}
 		for line := range strings.Lines(string(b)) {
 			f := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n=\"", r) })
-			if len(f) == 0 || !strings.EqualFold(f[0], "AuthorizedKeysFile") {
+			if len(f) == 0 || !strings.EqualFold(f[0], keyword) {
 				continue
 			}
-			for _, pattern := range f[1:] {
-				if pattern[0] == '#' {
+			for _, word := range f[1:] {
+				if word[0] == '#' {
 					break
 				}
-				if pattern != "none" && !slices.Contains(patterns, pattern) {
-					patterns = append(patterns, pattern)
-				}
+				words = append(words, word)
 			}
 		}
 	}
-	return patterns, nil
+	return words, nil
 }
 
 // keyFile is the file that a pattern means for a user; empty: none.

@@ -27,6 +27,10 @@ const (
 	Password  = "build-password"
 )
 
+// hostKeyPrefix is how the files begin that each server makes for itself, by
+// ssh-keygen -A.
+const hostKeyPrefix = target.SSHDir + "/ssh_host_"
+
 // A Leak is something that an image must not hold.
 type Leak struct {
 	Kind     string `json:"kind"`
@@ -36,7 +40,10 @@ type Leak struct {
 
 func (l Leak) String() string {
 	s := fmt.Sprintf("%s: %s", l.Path, l.Kind)
-	if l.Kind == CloudSeed { // the only kind that clean does not remove
+	switch { // what clean does not remove
+	case l.Kind == HostKey && !strings.HasPrefix(l.Path, hostKeyPrefix):
+		s += ", which would be every server's; take HostKey out of sshd's configuration, so that each server makes its own"
+	case l.Kind == CloudSeed:
 		s += ", which would be every server's; remove it in the build, and give each server its own"
 	}
 	return s
@@ -58,7 +65,14 @@ func Leaks(t *target.Target) ([]Leak, error) {
 			f.exists(Secret, path.Join(i, layer))
 		}
 	}
-	f.glob(HostKey, target.SSHDir+"/ssh_host_*")
+	f.glob(HostKey, hostKeyPrefix+"*")
+	own, err := hostKeyFiles(t)
+	f.fail(err)
+	for _, name := range own {
+		if !strings.HasPrefix(path.Clean(name), hostKeyPrefix) {
+			f.exists(HostKey, name)
+		}
+	}
 	files, err := loginKeyFiles(t, p)
 	f.fail(err)
 	for _, name := range files {

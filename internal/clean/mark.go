@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -77,7 +78,9 @@ func (m mark) words() []string {
 // covers tells whether what is left is deferred.
 func (m mark) covers(l Leak) bool {
 	switch l.Kind {
-	case HostKey, LoginKey, MachineID:
+	case HostKey:
+		return strings.HasPrefix(l.Path, hostKeyPrefix)
+	case LoginKey, MachineID:
 		return true
 	case SudoRule:
 		return m.Sudo

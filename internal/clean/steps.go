@@ -38,7 +38,7 @@ var now = []step{
 
 // deferred is what the build still uses, or writes again.
 var deferred = []step{
-	{"SSH host keys", remove(target.SSHDir + "/ssh_host_*")},
+	{"SSH host keys", remove(hostKeyPrefix + "*")},
 	{"login keys", (*cleaner).loginKeys},
 	{"machine-id", (*cleaner).machineID},
 	{"what cloud-init had configured for this machine", (*cleaner).rendered},
