@@ -119,6 +119,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 			}
 			return err
 		}},
+		{"Look for ordering cycles in its boot", func() error { return res.Instance.OrderingCycles(ctx, res.Cards[0]) }},
 		{"Shut the instance down", func() error { return res.Instance.PowerOff(ctx) }},
 		{"Search its disk and this machine for the secrets", func() (err error) {
 			res.Places, err = res.Instance.Search(ctx, res.Cards)
