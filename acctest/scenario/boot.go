@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
@@ -100,10 +101,34 @@ func (i *Instance) Closed(ctx context.Context, c card.Card, stranger *Person, pa
 	if err != nil {
 		return nil, err
 	}
-	if err := i.Machine.LogIn(ctx, password, "test $(id -u) = 0"); err != nil {
+	if _, err := i.Machine.LogIn(ctx, password, "test $(id -u) = 0"); err != nil {
 		return nil, err
 	}
 	return login.Short(ctx, login.Go{}, server, a, login.Account{User: stranger.Name, Key: stranger.Key, Password: stranger.Password})
+}
+
+// publicKey is a line of a public key's file that is short enough for a card.
+var publicKey = regexp.MustCompile(`ssh-ed25519 [A-Za-z0-9+/=]+`)
+
+// ReadHostKeys has root look on the console which host keys there are by now, for a
+// card that has those of another time.
+func (i *Instance) ReadHostKeys(ctx context.Context, password string) ([]string, error) {
+	shown, err := i.Machine.LogIn(ctx, password, "cat /etc/ssh/ssh_host_*_key.pub")
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, line := range publicKey.FindAllString(shown, -1) {
+		key, err := card.HostKey(line)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	if keys == nil {
+		return nil, fmt.Errorf("no host key on the console: %q", shown)
+	}
+	return keys, nil
 }
 
 // Prove goes the whole way for another system, without what does not depend on

@@ -40,7 +40,7 @@ func TestSystems(t *testing.T) {
 			}
 			res, err := scenario.Prove(t.Context(), scenario.Options{
 				System: s, Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
-				PullPlug: s.Name == vm.Debian11.Name,
+				PullPlug: true, // the image of Debian 12 is that of a machine which was shut down
 			})
 			if res.Instance != nil {
 				t.Cleanup(res.Instance.Cut)
@@ -49,8 +49,8 @@ func TestSystems(t *testing.T) {
 				t.Fatal(err)
 			}
 			passed(t, res.Rows)
-			if err := res.Lab.CheckImage(t.Context()); (err != nil) != res.Lab.PullPlug {
-				t.Errorf("the image, with the plug pulled %v: %v", res.Lab.PullPlug, err)
+			if err := res.Lab.CheckImage(t.Context()); err == nil {
+				t.Error("the image, which its first boot is to clean, has nothing to be cleaned of")
 			}
 			b := boots{res: res}
 			b.cleaned(t)
@@ -66,16 +66,23 @@ func TestSystems(t *testing.T) {
 // spoiled are states of an instance in which the agent does not work, or sshd is
 // started another way. Each is made in the boot before its own, so that all of
 // them cost one boot each.
-var spoiled = []struct{ name, script string }{
-	{"ssh.socket starts sshd, and the agent fails", `
+var spoiled = []struct {
+	name, script string
+	keyless      bool // cloud-init has no part in this boot, and there are no host keys
+}{
+	{name: "ssh.socket starts sshd, and the agent fails", script: `
 systemctl disable --quiet ssh.service
 systemctl unmask --quiet ssh.socket
 systemctl enable --quiet ssh.socket
-cp --remove-destination /bin/false /usr/local/sbin/totp-agent`},
-	{"ssh.service starts sshd, and the agent is masked", `
+mv /usr/local/sbin/totp-agent /root/totp-agent
+cp /bin/false /usr/local/sbin/totp-agent`},
+	{name: "ssh.service starts sshd, the agent is masked, cloud-init is off, and there are no host keys", keyless: true, script: `
 systemctl disable --quiet ssh.socket
 systemctl enable --quiet ssh.service
-ln -sf /dev/null /etc/systemd/system/totp-agent.service`},
+ln -sf /dev/null /etc/systemd/system/totp-agent.service
+touch /etc/cloud/cloud-init.disabled
+printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' >/etc/systemd/network/50-own.network
+rm /etc/ssh/ssh_host_*`},
 }
 
 // boots are boots of one instance in those states.
@@ -166,7 +173,11 @@ totp-agent status --json`)
 func (b *boots) run(t *testing.T) {
 	for n, s := range spoiled {
 		t.Run(s.name, func(t *testing.T) {
-			boot(t, b.res.Instance)
+			if s.keyless {
+				b.withoutCloud(t)
+			} else {
+				boot(t, b.res.Instance)
+			}
 			rows, err := b.res.Instance.Closed(t.Context(), b.card(), b.stranger, b.password)
 			if err != nil {
 				t.Fatal(err)
@@ -174,14 +185,77 @@ func (b *boots) run(t *testing.T) {
 			t.Logf("\n%s", rows)
 			passed(t, rows)
 			b.cycles(t)
+			if s.keyless {
+				b.hostKeys(t)
+			}
 			if n+1 < len(spoiled) {
 				b.spoil(t, n+1)
+			} else {
+				b.clean(t)
 			}
 			if err := b.res.Instance.PowerOff(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			if n+1 < len(spoiled) {
+				return
+			}
+			if err := b.res.Instance.CheckDisk(t.Context()); err != nil {
+				t.Errorf("an image of the instance: %v", err)
+			}
 		})
 	}
+}
+
+// withoutCloud boots an instance that has lost its host keys, and makes the new ones
+// those of the card: the agent would have, which does not work.
+func (b *boots) withoutCloud(t *testing.T) {
+	t.Helper()
+	i := b.res.Instance
+	t.Cleanup(i.Cut)
+	if err := i.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Machine.WaitGreeted(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := i.ReadHostKeys(t.Context(), b.password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.res.Cards[0].HostKeys = keys
+}
+
+// hostKeys looks whether those of an instance without cloud-init are the bake's
+// unit's.
+func (b *boots) hostKeys(t *testing.T) {
+	t.Helper()
+	out, err := b.res.Instance.Sudo(t.Context(), b.card(), `systemctl show --property=Result,ConditionResult,ExecMainStatus totp-hostkeys.service
+ls /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_rsa_key
+systemctl is-active ssh.service
+journalctl --boot --no-pager --unit=cloud-init-local.service --unit=cloud-init.service --unit=cloud-init-main.service --output=cat --grep=Cloud-init || true`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("host keys without cloud-init: %q", out)
+	for _, want := range []string{"Result=success\n", "ConditionResult=yes\n", "ExecMainStatus=0\n", "rsa_key\nactive\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in %q", want, out)
+		}
+	}
+	if strings.Contains(out, "Cloud-init") {
+		t.Errorf("cloud-init has run: %q", out)
+	}
+}
+
+// clean has root make an image of an instance that has been in use: at the next
+// shutdown the last of it goes.
+func (b *boots) clean(t *testing.T) {
+	t.Helper()
+	shown, err := b.res.Instance.Machine.LogIn(t.Context(), b.password, "mv /root/totp-agent /usr/local/sbin/ && totp-agent clean")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("totp-agent clean: %q", shown)
 }
 
 // card is alice's, who may use sudo.

@@ -21,14 +21,15 @@ import (
 var ErrConsole = errors.New("no login on the console")
 
 // LogIn logs in on the serial console as root, with a password, as a person
-// does who sits there, runs a command, and logs out. A command that a shell did not
-// run to its end is an error that wraps [ErrConsole].
-func (m *Machine) LogIn(ctx context.Context, password, command string) error {
+// does who sits there, runs a command, and logs out. It returns what the screen has
+// shown since the command was typed. A command that a shell did not run to its end
+// is an error that wraps [ErrConsole].
+func (m *Machine) LogIn(ctx context.Context, password, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", m.keyboard())
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
 	s := &screen{conn: conn}
@@ -36,23 +37,25 @@ func (m *Machine) LogIn(ctx context.Context, password, command string) error {
 	// getty may not be there yet, or have shown its prompt long ago: Enter brings
 	// a new one.
 	if err := s.expect(ctx, "login: ", "\n"); err != nil {
-		return err
+		return "", err
 	}
 	if err := errors.Join(s.typed("root"), s.expect(ctx, "assword: ", "")); err != nil {
-		return err
+		return "", err
 	}
 	// What is typed between the prompt and the end of the echo is thrown away.
 	time.Sleep(time.Second)
 	if err := errors.Join(s.typed(password), s.expect(ctx, "# ", "")); err != nil {
-		return err
+		return "", err
 	}
 	// The shell puts the two halves of the mark together, so that what a terminal
 	// echoes of the line is not taken for the answer.
 	first, second := rand.Text()[:8], rand.Text()[:8]
+	from := s.seen
 	if err := s.typed(fmt.Sprintf("%s && echo %s''%s", command, first, second)); err != nil {
-		return err
+		return "", err
 	}
-	return errors.Join(s.expect(ctx, first+second, ""), s.typed("exit"))
+	err = errors.Join(s.expect(ctx, first+second, ""), s.typed("exit"))
+	return s.since(from), err
 }
 
 // screen is what the console shows.
@@ -75,6 +78,14 @@ func (s *screen) read() {
 			return
 		}
 	}
+}
+
+// since returns what was shown between a moment of the past and what was expected
+// last.
+func (s *screen) since(from int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()[from:s.seen]
 }
 
 func (s *screen) typed(line string) error {

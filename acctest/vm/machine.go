@@ -227,6 +227,12 @@ func (m *Machine) WaitUp(ctx context.Context) error {
 	})
 }
 
+// WaitGreeted returns when sshd sends its greeting, for a machine in whose boot
+// cloud-init has no part.
+func (m *Machine) WaitGreeted(ctx context.Context) error {
+	return m.until(ctx, "booting", 8*time.Minute, func() bool { return port.Greeted(ctx, m.Addr(), 2*time.Second) })
+}
+
 // WaitConsole returns when the text has been written to the console since the
 // machine was started. Colours are not looked at.
 func (m *Machine) WaitConsole(ctx context.Context, text string) error {
