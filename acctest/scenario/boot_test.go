@@ -7,10 +7,13 @@ package scenario_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/report"
@@ -132,7 +135,8 @@ func (b *boots) cloud(t *testing.T) {
 code=0
 cloud-init status --long || code=$?
 echo "exit status $code"
-systemctl show --property=Result totp-module.service`)
+systemctl show --property=Result totp-module.service
+systemctl show --property=ExecMainStartTimestampMonotonic,ExecMainExitTimestampMonotonic totp-agent.service`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,9 +145,32 @@ systemctl show --property=Result totp-module.service`)
 		t.Errorf("cloud-init status: %q", out)
 	}
 	// The unit of cloud-init's module has had its turn, and found nothing to do.
-	if !strings.HasSuffix(out, "\nResult=exec-condition\n") {
+	if !strings.Contains(out, "\nResult=exec-condition\n") {
 		t.Errorf("totp-module.service: %q", out)
 	}
+	// How long sshd has waited is for a reader, who knows whether KVM was there.
+	delay, err := unitTime(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("sshd has waited %s for totp-agent.service", delay)
+}
+
+// unitTime returns how long the main process of a unit has run, by the timestamps
+// that systemctl shows, in microseconds.
+func unitTime(shown string) (time.Duration, error) {
+	at := func(which string) (time.Duration, error) {
+		_, rest, _ := strings.Cut(shown, "ExecMain"+which+"TimestampMonotonic=")
+		text, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err == nil && n == 0 {
+			err = errors.New("the unit has not run")
+		}
+		return time.Duration(n) * time.Microsecond, err
+	}
+	start, err := at("Start")
+	exit, eerr := at("Exit")
+	return exit - start, errors.Join(err, eerr)
 }
 
 // clock compares what the agent says of the clock with what systemd says: on an
