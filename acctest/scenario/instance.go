@@ -40,7 +40,7 @@ type Instance struct {
 
 // NewInstance makes an instance with a disk of its own. It is not running yet.
 func (l *Lab) NewInstance(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	i, err := l.instance(name, people)
+	i, err := l.instance(name, people, byFile)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (l *Lab) NewInstance(ctx context.Context, name string, people []*Person) (*
 // NewServer makes an instance of a seed that was made elsewhere. Nothing on this
 // machine receives what it sends: who wants its envelopes has to come by SSH.
 func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Person) (*Instance, error) {
-	i, err := l.instance(name, people)
+	i, err := l.instance(name, people, byFile)
 	if err != nil {
 		return nil, err
 	}
@@ -60,19 +60,20 @@ func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Per
 
 // Clone makes another instance out of a copy of the disk of one that is not
 // running: another identity, and nothing received yet. Of the people, none is named
-// a recipient but those given.
+// a recipient but those given. Its user-data are in the other form: the policy is
+// under a key of its own, which cloud-init's module hands over.
 func (i *Instance) Clone(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	c, err := i.lab.instance(name, people)
+	c, err := i.lab.instance(name, people, byKey)
 	if err != nil {
 		return nil, err
 	}
 	return c, vm.CopyDisk(ctx, i.Disk, c.Disk)
 }
 
-func (l *Lab) instance(name string, people []*Person) (*Instance, error) {
+func (l *Lab) instance(name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
 	token := make([]byte, 16)
 	_, _ = rand.Read(token) // never fails
-	data, err := userData(people, token)
+	data, err := userData(people, token, say)
 	if err != nil {
 		return nil, err
 	}

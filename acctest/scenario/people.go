@@ -78,15 +78,19 @@ type instanceUser struct {
 	Recipients []string `yaml:"recipients"`
 }
 
+// layer is the instance's part of the policy.
+type layer struct {
+	Version int            `yaml:"version"`
+	Token   string         `yaml:"token"`
+	Users   []instanceUser `yaml:"users"`
+}
+
 // userData is the cloud-config for an instance of these people. It also asks
-// for what must not come true: passwords that work over SSH.
-func userData(people []*Person, token []byte) (string, error) {
+// for what must not come true: passwords that work over SSH. say puts the policy
+// into it.
+func userData(people []*Person, token []byte, say func(config map[string]any, policy layer) error) (string, error) {
 	var users []cloudUser
-	policy := struct {
-		Version int            `yaml:"version"`
-		Token   string         `yaml:"token"`
-		Users   []instanceUser `yaml:"users"`
-	}{Version: 1, Token: base64.RawURLEncoding.EncodeToString(token)}
+	policy := layer{Version: 1, Token: base64.RawURLEncoding.EncodeToString(token)}
 	for i, p := range people {
 		u := cloudUser{Name: p.Name, Shell: "/bin/bash", Password: p.Password, Keys: []string{p.Key.Public}}
 		if i == 0 {
@@ -97,17 +101,26 @@ func userData(people []*Person, token []byte) (string, error) {
 			policy.Users = append(policy.Users, instanceUser{p.Name, []string{p.Recipient}})
 		}
 	}
+	config := map[string]any{"users": users, "ssh_pwauth": true}
+	if err := say(config, policy); err != nil {
+		return "", err
+	}
+	text, err := yaml.Marshal(config)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("#cloud-config\n%s", text), nil
+}
+
+// byFile has cloud-init write the policy to where the agent reads it.
+func byFile(config map[string]any, policy layer) error {
 	content, err := yaml.Marshal(policy)
-	if err != nil {
-		return "", err
-	}
-	config, err := yaml.Marshal(map[string]any{
-		"users":       users,
-		"ssh_pwauth":  true,
-		"write_files": []writeFile{{"/var/lib/cloud/instance/totp-instance.yaml", "0600", string(content)}},
-	})
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("#cloud-config\n%s", config), nil
+	config["write_files"] = []writeFile{{"/var/lib/cloud/instance/totp-instance.yaml", "0600", string(content)}}
+	return err
+}
+
+// byKey leaves it to cloud-init's module that the image has.
+func byKey(config map[string]any, policy layer) error {
+	config["totp"] = policy
+	return nil
 }
