@@ -188,7 +188,7 @@ func (c *cleaner) logs() error { return c.emptyLogs("/var/log", false) }
 // lateLogs is for a machine that writes none any more: the journal goes too. Of a
 // file that is removed journald would notice it, and begin another under the old
 // machine-id: it runs to the very end of the shutdown. So it is told to write to
-// memory only, which systemd 242 and newer can.
+// memory only; the journalctl of each Debian that is proven can say that.
 func (c *cleaner) lateLogs() error {
 	if c.t.Booted() && !c.boot {
 		_, _ = c.t.Run(c.ctx, "journalctl", "--relinquish-var")
