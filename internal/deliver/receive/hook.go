@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -79,8 +80,15 @@ func (h *hooks) wait() {
 func (h *hooks) run(e arrival) {
 	ctx, cancel := context.WithTimeout(context.Background(), hookTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, h.program, e.file)
-	cmd.Env = append(os.Environ(), "TOTP_FILE="+e.file, "TOTP_CLIENT="+e.client, "TOTP_USER="+e.user, "TOTP_ID="+e.id)
+	// In the directory of the receiver itself, a client's name begins the path, and it
+	// may be one that the program would take for an option.
+	file, err := filepath.Abs(e.file)
+	if err != nil {
+		h.logf("%s: the hook is not run: %v", e.file, err)
+		return
+	}
+	cmd := exec.CommandContext(ctx, h.program, file)
+	cmd.Env = append(os.Environ(), "TOTP_FILE="+file, "TOTP_CLIENT="+e.client, "TOTP_USER="+e.user, "TOTP_ID="+e.id)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {

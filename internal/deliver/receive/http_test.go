@@ -747,3 +747,26 @@ func TestHook(t *testing.T) {
 		t.Errorf("log:\n%s", p.log)
 	}
 }
+
+// With --dir . a client's name is what a file's path begins with.
+func TestHookTakesNoOption(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a shell script")
+	}
+	dir := t.TempDir()
+	script := filepath.Join(dir, "hook")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s|' \"$@\" \"$TOTP_FILE\" >out\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	h, err := newHooks(script, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.arrived(arrival{file: filepath.Join("-x", aliceID+".age"), client: "-x", id: aliceID})
+	h.wait()
+	got, err := os.ReadFile("out")
+	if file, _ := filepath.Abs(filepath.Join("-x", aliceID+".age")); err != nil || string(got) != file+"|"+file+"|" {
+		t.Errorf("ran with %q, %v", got, err)
+	}
+}

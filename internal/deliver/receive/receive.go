@@ -61,8 +61,8 @@ type Options struct {
 	Dir string
 
 	// Hook is a program that is run for each new envelope once it is stored. Its
-	// argument is the envelope's file; its environment has that as TOTP_FILE, and
-	// the names as TOTP_CLIENT, TOTP_USER and TOTP_ID. Whether it succeeds changes
+	// argument is the envelope's file, from the root; its environment has that as
+	// TOTP_FILE, and the names as TOTP_CLIENT, TOTP_USER and TOTP_ID. Whether it succeeds changes
 	// nothing. One that is due when the receiver is killed is not made up for.
 	Hook string
 
