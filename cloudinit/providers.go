@@ -24,7 +24,8 @@ type Provider struct {
 	// Encoded means that the limit is one of the base64, not of the document.
 	Encoded bool
 
-	// Vendor means that the provider's vendor-data reach cloud-init's datasource.
+	// Vendor means that cloud-init's datasource takes vendor-data: that of cloud-init
+	// 25.1 sets vendordata_raw (cloudinit/sources/DataSource….py).
 	Vendor bool
 
 	// Source is where the limit is written. Confirmed means that somebody of this
@@ -41,15 +42,15 @@ var providers = []Provider{
 	{Name: "gcp", Limit: 256 << 10, Source: "Compute Engine REST API, metadata value: 262144 bytes", Confirmed: true},
 	{Name: "hetzner", Limit: 32 << 10, Vendor: true, Source: "Hetzner Cloud API, create a server, user_data: 32 KiB", Confirmed: true},
 	{Name: "ibm", Limit: 64 << 10, Vendor: true, Source: "IBM Cloud VPC, user data: 64 K bytes", Confirmed: true},
-	{Name: "linode", Limit: 16 << 10, Source: "Linode metadata service, decoded"},
+	{Name: "linode", Limit: 16 << 10, Source: "decoded; Linode's own github.com/linode/cluster-api-provider-linode counts so, its API says 65535 or 16 KB: https://techdocs.akamai.com/linode-api/reference/post-linode-instance", Confirmed: true},
 	{Name: "nocloud", Unlimited: true, Vendor: true, Source: "a disk or directory of your own: libvirt, QEMU", Confirmed: true},
 	{Name: "openstack", Limit: 65535, Encoded: true, Vendor: true, Source: "Nova user guide, user data: 65535 bytes of base64", Confirmed: true},
-	{Name: "oracle", Limit: 32000, Encoded: true, Source: "OCI instance metadata, all keys together"},
+	{Name: "oracle", Limit: 32000, Encoded: true, Source: "all keys of the metadata together: https://docs.oracle.com/iaas/Content/Compute/Tasks/updatinginstancemetada.htm", Confirmed: true},
 	{Name: "proxmox", Unlimited: true, Vendor: true, Source: "a snippet or disk of your own", Confirmed: true},
-	{Name: "scaleway", Vendor: true, Source: "no document found"},
-	{Name: "upcloud", Vendor: true, Source: "no document found"},
+	{Name: "scaleway", Vendor: true, Source: "no limit published; default budget"},
+	{Name: "upcloud", Vendor: true, Source: "no limit published; default budget"},
 	{Name: "vmware", Limit: 524288, Vendor: true, Source: "vSphere API, CustomizationCloudinitPrep: 524288 bytes", Confirmed: true},
-	{Name: "vultr", Vendor: true, Source: "no document found"},
+	{Name: "vultr", Vendor: true, Source: "no limit published; default budget"},
 }
 
 // Providers returns those whose limits are known, or are known to be unknown,

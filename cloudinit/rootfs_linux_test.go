@@ -6,6 +6,8 @@ package cloudinit
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -168,6 +170,7 @@ func testCloudInit(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	testVendor(t, root)
 	// Each takes a second or two.
 	for _, name := range []string{"spec-owner", "spec-mixed", "in-plain"} {
 		args := []string{root, "cloud-init", "schema", "-c", "/docs/" + name}
@@ -226,6 +229,28 @@ func testCloudInit(t *testing.T, root string) {
 	for _, name := range []string{"spec-vendor", "over-alone-files", "beside-mime", "in-plain"} {
 		if _, ok := read[name]; !ok {
 			t.Errorf("%s was not read", name)
+		}
+	}
+}
+
+// testVendor wants the datasources of those providers to take vendor-data that
+// [Provider] says do. The cloud-init of Debian 11 has not all of them.
+func testVendor(t *testing.T, root string) {
+	datasource := map[string]string{
+		"azure": "Azure", "digitalocean": "DigitalOcean", "ec2": "Ec2", "gcp": "GCE", "hetzner": "Hetzner", "ibm": "IBMCloud", "linode": "Akamai",
+		"nocloud": "NoCloud", "openstack": "OpenStack", "oracle": "Oracle", "proxmox": "NoCloud", "scaleway": "Scaleway", "upcloud": "UpCloud",
+		"vmware": "VMware", "vultr": "Vultr",
+	}
+	for _, p := range Providers() {
+		code, err := os.ReadFile(filepath.Join(root, "usr/lib/python3/dist-packages/cloudinit/sources/DataSource"+datasource[p.Name]+".py"))
+		if errors.Is(err, fs.ErrNotExist) && datasource[p.Name] != "" {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if takes := strings.Contains(string(code), "self.vendordata_raw = "); takes != p.Vendor {
+			t.Errorf("%s: takes vendor-data: %v, want %v", p.Name, takes, p.Vendor)
 		}
 	}
 }
