@@ -141,7 +141,7 @@ func TestHTTPAnswers(t *testing.T) {
 		{"409", nil, 409, nil, "", []error{ErrTaken}, true, 0},
 		{"412", nil, 412, nil, "", []error{ErrTaken}, true, 0},
 		{"403", nil, 403, nil, "", []error{ErrTaken}, true, 0},
-		{"403 of S3, a clock", nil, 403, map[string]string{"Content-Type": xml}, "<?xml?><Error><Code>RequestTimeTooSkewed</Code><Message>secretpath</Message></Error>", []error{ErrClosed}, true, 0},
+		{"403 of S3, a clock", nil, 403, map[string]string{"Content-Type": xml}, "<?xml?><Error><Code>RequestTimeTooSkewed</Code><Message>secretpath</Message></Error>", []error{ErrClock}, true, 0},
 		{"403 of S3, expired", nil, 403, map[string]string{"Content-Type": xml}, "<Error><Code>AccessDenied</Code></Error>", []error{ErrClosed}, true, 0},
 		{"403 of Azure, there already", nil, 403, map[string]string{"X-Ms-Error-Code": "UnauthorizedBlobOverwrite"}, "", []error{ErrTaken}, true, 0},
 		{"403 of Azure, expired", nil, 403, map[string]string{"X-Ms-Error-Code": "AuthenticationFailed"}, "", []error{ErrClosed}, true, 0},

@@ -36,6 +36,7 @@ var (
 	ErrHandshake   = errors.New("the server does not agree to a TLS connection; it must speak TLS 1.2 or newer, and may want a client certificate")
 	ErrStatus      = errors.New("that is no word of having the envelope")
 	ErrNotHTTP     = errors.New("what the server answered is no HTTP")
+	ErrClock       = errors.New("this machine's clock is wrong by too much for a signed request")
 	ErrElsewhere   = errors.New("the server redirects to another host, which this channel does not follow; write the URL of the other one")
 
 	errRequest       = errors.New("no request can be made of the channel's settings")
@@ -107,6 +108,9 @@ func (w *web) judge(resp *http.Response) error {
 	}
 	pause := retryAfter(resp, w.now())
 	switch {
+	case code == http.StatusForbidden && service == "RequestTimeTooSkewed":
+		// It passes when the clock has been set, so that it is never the last word.
+		return Unsent(Later(fmt.Errorf("answer %s: %w; it says %s", said, ErrClock, w.now().UTC().Format(time.RFC3339)), pause))
 	case code == http.StatusForbidden && slices.Contains(refusals, service):
 		return Unsent(Later(fmt.Errorf("answer %s: %w; look at the credentials in URL and headers, and at this machine's clock, which says %s",
 			said, ErrClosed, w.now().UTC().Format(time.RFC3339)), pause))
@@ -129,10 +133,10 @@ func unlessUnclear(code int, err error) error {
 }
 
 // refusals are the names that storage services give to a 403 which has nothing
-// to do with what is there already: a signed URL that has expired, a clock that
-// is wrong, a signature of something else.
+// to do with what is there already: a signed URL that has expired, a signature of
+// something else.
 var refusals = []string{
-	"AccessDenied", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "InvalidAccessKeyId", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+	"AccessDenied", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "InvalidAccessKeyId", "RequestExpired", "SignatureDoesNotMatch",
 }
 
 // serviceCode returns the name that S3 and Azure have for an error, from their

@@ -22,6 +22,7 @@ var (
 	errCut  = errors.New("cut")
 	taken   = Unsent(fmt.Errorf("answer 412: %w", ErrTaken))
 	closed  = Unsent(fmt.Errorf("answer 403: %w", ErrClosed))
+	clock   = Unsent(fmt.Errorf("answer 403: %w", ErrClock))
 	nothing = Unsent(errors.New("refused"))
 )
 
@@ -38,6 +39,7 @@ func TestTaken(t *testing.T) {
 		{"after that and one that got nowhere", []error{errCut, nothing, taken}, []string{Failed, Failed, Unconfirmed}},
 		{"closed at the first try", []error{closed, closed, nil}, []string{Failed, Failed, Delivered}},
 		{"closed after one that may have arrived", []error{errCut, closed}, []string{Failed, Unconfirmed}},
+		{"a clock after that", []error{errCut, clock, nil}, []string{Failed, Failed, Delivered}},
 		// What somebody else has left there is not ours because we have tried since.
 		{"and then cut", []error{taken, errCut, taken}, []string{Tampered, Tampered, Tampered}},
 		{"and then made room", []error{taken, nothing, nil}, []string{Tampered, Tampered, Delivered}},
@@ -287,6 +289,13 @@ func TestKeep(t *testing.T) {
 	// A clock that is put right, by years, is one day more.
 	m.clock = m.clock.Add(20 * 365 * day)
 	pass(2)
+	// One that is a day behind at each boot, until it is set, is none.
+	for range 40 {
+		m.clock = m.clock.Add(-day)
+		pass(2)
+		m.clock = m.clock.Add(day)
+		pass(2)
+	}
 	for range 28 {
 		m.clock = m.clock.Add(day)
 		pass(2)

@@ -367,7 +367,8 @@ func (p *pass) age(q *parcel) error {
 	if q.failed || !q.receipt.handedOut() {
 		return nil
 	}
-	if today := p.now().UTC().Format(time.DateOnly); q.receipt.Day != today {
+	// A day that was counted is not counted again when a wrong clock is put right.
+	if today := p.now().UTC().Format(time.DateOnly); q.receipt.Day < today {
 		changed := q.receipt
 		changed.Day, changed.Days = today, changed.Days+1
 		if err := p.box.saveReceipt(changed); err != nil {
