@@ -26,6 +26,51 @@ func TestFirewalls(t *testing.T) {
 	}
 }
 
+// Rules of nft's that somebody has written are read, with the real package's unit,
+// and never changed.
+func TestNftables(t *testing.T) {
+	t.Parallel()
+	needLab(t)
+	m := newGuestOf(t, rootfs.Debian12)
+	shell := func(script string) {
+		t.Helper()
+		if _, err := m.Shell(t.Context(), script); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell("apt-get install --yes --quiet --no-install-recommends --no-download nftables\nsystemctl enable --quiet nftables")
+	for _, tt := range []struct {
+		name, rules string
+		want        []string // parts of what check says of them
+	}{
+		{"as installed", "", nil},
+		{"dropping", "chain input { type filter hook input priority 0; policy drop; tcp dport 80 accept; }\nchain output { type filter hook output priority 0; policy drop; }",
+			[]string{"no rule for 22/tcp", "no rule for 123/udp"}},
+		{"with holes", "chain input { type filter hook input priority 0; policy drop; tcp dport { 20-25, 80 } accept; }\nchain output { type filter hook output priority 0; policy drop; udp dport 123 accept; }", nil},
+	} {
+		if tt.rules != "" {
+			shell("printf '%s\\n' '#!/usr/sbin/nft -f' 'table inet filter {' '" + tt.rules + "' '}' >/etc/nftables.conf")
+		}
+		shell("unshare --net nft --check --file /etc/nftables.conf") // they are nft's
+		before := snapshot(t, m.Path("/etc/nftables.conf"))
+		if out, err := bakeRoot(t.Context(), m.Root, m.img.policy); err != nil {
+			t.Fatalf("%s: %v\n%s", tt.name, err, out)
+		}
+		if got := changed(before, snapshot(t, m.Path("/etc/nftables.conf"))); len(got) != 0 {
+			t.Errorf("%s: changed %v", tt.name, got)
+		}
+		s := m.agent("check")
+		for _, want := range tt.want {
+			if !strings.Contains(s.out, want) {
+				t.Errorf("%s: no %q in\n%s", tt.name, want, s.out)
+			}
+		}
+		if len(tt.want) == 0 && strings.Contains(s.out, "nftables") {
+			t.Errorf("%s:\n%s", tt.name, s.out)
+		}
+	}
+}
+
 func testFirewalls(t *testing.T, r rootfs.Recipe) {
 	root, err := rootfs.New(t.Context(), rootfs.Options{Recipe: r, Log: t.Output()})
 	if err != nil {

@@ -64,7 +64,7 @@ func debian(version, suite string) Recipe {
 		Name:     "Debian " + version,
 		Suite:    suite,
 		Include:  []string{"systemd-sysv", "openssh-server", "sudo", "passwd"},
-		Prefetch: []string{"libpam-google-authenticator", "systemd-timesyncd", "openssh-server", "libpam-runtime", "cloud-init", "ufw", "firewalld", "ssh-audit"},
+		Prefetch: []string{"libpam-google-authenticator", "systemd-timesyncd", "openssh-server", "libpam-runtime", "cloud-init", "ufw", "firewalld", "nftables", "ssh-audit"},
 	}
 }
 
