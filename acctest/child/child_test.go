@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,7 +73,7 @@ func TestRun(t *testing.T) {
 	if err := child.Run(exec.Command("false"), syscall.SIGKILL); !errors.As(err, &exit) {
 		t.Errorf("false: %v", err)
 	}
-	if err := child.Run(exec.Command("/nonexistent"), syscall.SIGKILL); !errors.Is(err, os.ErrNotExist) {
+	if err := child.Run(exec.Command(filepath.Join(t.TempDir(), "none")), syscall.SIGKILL); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no program: %v", err)
 	}
 }

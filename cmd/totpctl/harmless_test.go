@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -86,7 +87,7 @@ func TestEvilInputs(t *testing.T) {
 			{"user-data", "--user", bad, "-R", d.recipient},
 			{"user-data", "--user", "alice", "-R", bad},
 			{"user-data", "--policy", d.file(t, "bad.yaml", []byte("version: 1\nissuer: \""+bad+"\"\n"+bad+": 1\n"))},
-			{"receive", "--listen", bad, "--dir", "/nonexistent/" + bad},
+			{"receive", "--listen", bad, "--dir", filepath.Join(t.TempDir(), bad)},
 			{bad},
 			{"open", "--" + bad},
 		} {
