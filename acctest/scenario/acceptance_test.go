@@ -29,11 +29,15 @@ import (
 // TestAcceptance goes the whole way. With TOTP_ACC=all it then does to instances
 // what happens to servers: a clone, a reboot, boots in which the agent does not
 // work, power cuts in the first boot, which takes a quarter of an hour.
+//
+// An emulated machine keeps one processor busy, so that tests of several are
+// parallel: -parallel is how many machines run at once.
 func TestAcceptance(t *testing.T) {
 	acc := os.Getenv("TOTP_ACC")
 	if acc == "" {
 		t.Skip("set TOTP_ACC=1 to build an image and boot it, as root on Debian; TOTP_ACC=all does more to it")
 	}
+	t.Parallel()
 	cache, err := rootfs.CacheDir()
 	if err != nil {
 		t.Fatal(err)
