@@ -6,6 +6,7 @@ package cloudinit
 import (
 	"path"
 	"regexp"
+	"strings"
 )
 
 // What can be found in a template of a cloud-config, which is no YAML before the
@@ -13,7 +14,7 @@ import (
 var (
 	template         = regexp.MustCompile(`(?i)^\s*## template: *jinja[^\n]*\n\s*#cloud-config\b`)
 	templateUsers    = regexp.MustCompile(`(?im)^["']?users["']?[ \t]*:`)
-	templatePassword = regexp.MustCompile(`(?im)^["']?ssh_pwauth["']?[ \t]*:[ \t]*["']?(true|1|on|y|yes)["']?[ \t]*(?:#.*)?\r?$`)
+	templatePassword = regexp.MustCompile(`(?im)^["']?ssh_pwauth["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
 	templatePath     = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s{,-])?["']?path["']?[ \t]*:[ \t]*["']?(/[^\s"',}]+)`)
 )
 

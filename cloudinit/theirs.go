@@ -245,6 +245,9 @@ func at(n *yaml.Node, path, value string, rule error, fix string) *Error {
 	return &Error{Path: path, Line: n.Line, Column: n.Column, Value: value, Rule: rule, Fix: fix}
 }
 
+// yes are the words, in any case, that may turn something on.
+var yes = []string{"true", "1", "on", "y", "yes"}
+
 const (
 	fixSameFile     = "take it out of the document, and put what it says into the policy"
 	fixPasswordAuth = "leave it out: the image takes a key and a code, and no password"
@@ -378,7 +381,7 @@ func clashingPasswords(t theirs, _ map[string]bool) Errors {
 		return Errors{e}
 	}
 	// The words are those of cloud-init's util.is_true.
-	if f == nil || f.value.Kind != yaml.ScalarNode || !slices.Contains([]string{"true", "1", "on", "y", "yes"}, strings.ToLower(strings.TrimSpace(f.value.Value))) {
+	if f == nil || f.value.Kind != yaml.ScalarNode || !slices.Contains(yes, strings.ToLower(strings.TrimSpace(f.value.Value))) {
 		return nil
 	}
 	return Errors{at(f.value, "ssh_pwauth", f.value.Value, ErrPasswordAuth, fixPasswordAuth)}
