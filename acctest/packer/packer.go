@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/tool"
 )
 
 // Source is this plugin's address in required_plugins.
@@ -98,7 +99,7 @@ func (p *Packer) Run(ctx context.Context, dir string, out io.Writer, args ...str
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
-	last := &tail{max: 4000}
+	last := &tool.Tail{Max: 4000}
 	cmd.Stdout = io.MultiWriter(out, last)
 	cmd.Stderr = cmd.Stdout
 	err := child.Run(cmd, syscall.SIGINT)
@@ -130,19 +131,3 @@ func (p *Packer) environ() []string {
 		"CHECKPOINT_DISABLE=1",
 	)
 }
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	max  int
-	data []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	if over := len(t.data) - t.max; over > 0 {
-		t.data = append(t.data[:0], t.data[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(t.data) }

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/tool"
 )
 
 func TestNewEnough(t *testing.T) {
@@ -102,7 +104,7 @@ func TestRunFails(t *testing.T) {
 }
 
 func TestTail(t *testing.T) {
-	w := &tail{max: 5}
+	w := &tool.Tail{Max: 5}
 	for _, s := range []string{"abc", "defg", "", "hi"} {
 		io.WriteString(w, s)
 	}

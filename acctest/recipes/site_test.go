@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/child"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/port"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
@@ -117,12 +119,11 @@ func (s *site) said() string { return s.log.String() }
 // freeAddr is an address for a server.
 func (s *site) freeAddr() string {
 	s.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	n, err := port.Free()
 	if err != nil {
 		s.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n))
 }
 
 // A machine is a server with one user, alice, enrolled, and the page's policy.

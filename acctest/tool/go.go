@@ -50,10 +50,10 @@ func Go(ctx context.Context, source, cache, pkg string, log io.Writer) (string, 
 
 // run runs a command, and tells the end of what it has printed where it fails.
 func run(cmd *exec.Cmd, name string) error {
-	out := &tail{max: 3000}
+	out := &Tail{Max: 3000}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := child.Run(cmd, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("%s: %w\n%s", name, err, strings.TrimSpace(string(out.data)))
+		return fmt.Errorf("%s: %w\n%s", name, err, strings.TrimSpace(out.String()))
 	}
 	return nil
 }
@@ -72,16 +72,19 @@ func keyOf(names ...string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// tail keeps the end of what is written to it.
-type tail struct {
-	max  int
+// Tail keeps the end of what is written to it, Max bytes at most.
+type Tail struct {
+	Max  int
 	data []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Tail) Write(p []byte) (int, error) {
 	t.data = append(t.data, p...)
-	if over := len(t.data) - t.max; over > 0 {
+	if over := len(t.data) - t.Max; over > 0 {
 		t.data = append(t.data[:0], t.data[over:]...)
 	}
 	return len(p), nil
 }
+
+// String returns what is kept.
+func (t *Tail) String() string { return string(t.data) }
