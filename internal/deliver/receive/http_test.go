@@ -718,7 +718,8 @@ func TestHook(t *testing.T) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "hook")
 	out := filepath.Join(dir, "out")
-	text := "#!/bin/sh\nprintf '%s|' \"$@\" \"$TOTP_FILE\" \"$TOTP_CLIENT\" \"$TOTP_USER\" \"$TOTP_ID\" >>" + out + "\necho >>" + out + "\ntest \"$TOTP_USER\" = alice\n"
+	// One write a run: the hooks of two envelopes run side by side.
+	text := "#!/bin/sh\nprintf '%s|%s|%s|%s|%s|\\n' \"$@\" \"$TOTP_FILE\" \"$TOTP_CLIENT\" \"$TOTP_USER\" \"$TOTP_ID\" >>" + out + "\ntest \"$TOTP_USER\" = alice\n"
 	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
