@@ -35,6 +35,7 @@ var (
 	errClassic   = errors.New("sealed to a classic recipient, and everybody can read the banner; use a post-quantum one, or write recipients: any beside type: ssh-banner")
 	errNoRoom    = errors.New("there is no room for another card in the banner; it is tried again, when those there are fetched")
 	errNoBanner  = errors.New("sshd is not told to show it; totp-agent enroll, at each boot, does that")
+	errUsed      = errors.New("its user has logged in with a code, so that it is shown no more")
 	errBannerHas = errors.New("another run is at work on the banner")
 )
 
@@ -67,6 +68,9 @@ func (b banner) Send(ctx context.Context, item Item) error {
 		return Unsent(err)
 	}
 	defer unlock()
+	if b.t.Exists(path.Join(target.Ready, item.ID, usedFile)) {
+		return Unsent(errUsed) // since this pass began
+	}
 	file := bannerFile(item.Meta)
 	old, err := b.t.ReadFile(file)
 	if err == nil && bytes.Equal(old, text) {
@@ -289,7 +293,7 @@ func (o *Outbox) displays(e *policy.Effective, f func(name string, c Channel, d 
 // machine was booted.
 func (o *Outbox) ShowAgain(ctx context.Context, e *policy.Effective, m Meta) error {
 	r, err := o.Receipts(m.ID)
-	if err != nil {
+	if err != nil || r.used {
 		return nil // delivery begins a new one
 	}
 	return o.displays(e, func(name string, c Channel, d Display) error {
@@ -304,8 +308,16 @@ func (o *Outbox) ShowAgain(ctx context.Context, e *policy.Effective, m Meta) err
 	})
 }
 
-// Hide takes an envelope off the displays: its user has logged in with a code,
-// whether or not somebody else is still to get it.
+// Hide takes an envelope off the displays, for good: its user has logged in with a
+// code, whether or not somebody else is still to get it. That is noted first, since a
+// display that has not had room for it yet may be about to show it.
 func (o *Outbox) Hide(e *policy.Effective, m Meta) error {
-	return o.displays(e, func(_ string, _ Channel, d Display) error { return d.Withdraw(m) })
+	var err error
+	if !o.used(m.ID) {
+		err = o.t.WriteFile(path.Join(target.Ready, m.ID, usedFile), nil, 0o600)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it has left the outbox
+	}
+	return errors.Join(err, o.displays(e, func(_ string, _ Channel, d Display) error { return d.Withdraw(m) }))
 }

@@ -254,8 +254,79 @@ func TestShowAgainAndHide(t *testing.T) {
 		t.Errorf("%d envelopes; the file's: %v", n, tg.Exists(target.Envelopes))
 	}
 	must(t, box.ShowAgain(t.Context(), e, m))
+	if b.Shows(m) {
+		t.Error("shown after the login")
+	}
+	must(t, tg.Remove(path.Join(target.Ready, aliceID, usedFile)))
+	must(t, box.ShowAgain(t.Context(), e, m))
 	must(t, box.Retire(e, m))
 	if b.Shows(m) {
 		t.Error("retired, and shown")
+	}
+}
+
+// A login takes an envelope off the banner for good, also if the banner has not had
+// it yet, while another channel is still to take it.
+func TestHiddenForGood(t *testing.T) {
+	b, box, tg := newBanner(t, "")
+	m := &machine{T: t, tg: tg, box: box, clock: epoch}
+	m.e.Require = policy.RequireAny
+	panel := acked("panel")
+	panel.err = errors.New("no")
+	o := m.options()
+	o.routes = []route{{Channel: panel, deadline: time.Second}, {Channel: b, deadline: time.Second}}
+	pass := func(again bool) {
+		t.Helper()
+		o.Again = again
+		if s, err := Run(t.Context(), tg, &m.e, o); err != nil || s.Pending != 1 {
+			t.Errorf("%+v, %v", s, err)
+		}
+		m.clock = m.clock.Add(2 * longestPause)
+	}
+	e := &policy.Effective{Policy: policy.Policy{Channels: []policy.Channel{{Type: policy.ChannelSSHBanner}}}}
+	alice, big := meta(aliceID, "alice"), Item{Meta: meta(bobID, "bob"), Sealed: sealedTo(t, 20000, hybrid(t))}
+	must(t, b.Send(t.Context(), big))
+	must(t, box.Stage(alice, sealedTo(t, 6000, hybrid(t)), nil))
+	must(t, box.Promote(aliceID))
+	pass(false)
+	if a := m.attempt(aliceID, b.Name()); a.State != Failed || b.Shows(alice) {
+		t.Fatalf("%+v: there was to be no room", a)
+	}
+	must(t, b.Withdraw(big.Meta))
+
+	// The login is noticed in the middle of a pass, ahead of the banner's turn.
+	panel.check = func(Item) { must(t, box.Hide(e, alice)) }
+	pass(false)
+	panel.check = nil
+	tries := m.attempt(aliceID, b.Name()).Tries
+	for _, again := range []bool{false, true} {
+		pass(again)
+		if a := m.attempt(aliceID, b.Name()); b.Shows(alice) || a.Tries != tries || a.State != Failed {
+			t.Errorf("again %v: shown %v, %+v", again, b.Shows(alice), a)
+		}
+	}
+	if _, n := text(t, tg); n != 0 {
+		t.Errorf("%d envelopes shown", n)
+	}
+	// What it can do no more is no reason to keep the envelope.
+	r, err := box.Receipts(aliceID)
+	must(t, err)
+	if got := r.state(o.routes[1:], policy.RequireAll); got != Offered {
+		t.Errorf("with the banner alone: %s", got)
+	}
+}
+
+// An envelope that is withdrawn while it is on its way is not left in the banner.
+func TestWithdrawnOnItsWay(t *testing.T) {
+	b, box, tg := newBanner(t, "")
+	m := &machine{T: t, tg: tg, box: box, clock: epoch}
+	must(t, box.Stage(meta(aliceID, "alice"), sealedTo(t, 500, hybrid(t)), nil))
+	must(t, box.Promote(aliceID))
+	first := offered("first")
+	first.check = func(Item) { must(t, box.retire([]route{{Channel: b}}, meta(aliceID, "alice"))) }
+	o := m.options()
+	o.routes = []route{{Channel: first, deadline: time.Second}, {Channel: b, deadline: time.Second}}
+	if s, err := Run(t.Context(), tg, &m.e, o); err != nil || s.Envelopes != 0 || b.Shows(meta(aliceID, "alice")) {
+		t.Errorf("%+v, %v; shown %v", s, err, b.Shows(meta(aliceID, "alice")))
 	}
 }

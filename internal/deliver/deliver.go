@@ -195,6 +195,14 @@ func (o *Outbox) Retire(e *policy.Effective, m Meta) error {
 }
 
 func (o *Outbox) retire(rs []route, m Meta) error {
+	if err := takeBack(rs, m); err != nil {
+		return err
+	}
+	return o.Withdraw(m.ID)
+}
+
+// takeBack removes what channels have left of an envelope on the machine.
+func takeBack(rs []route, m Meta) error {
 	for _, r := range rs {
 		ch := r.Channel
 		if n, ok := ch.(named); ok {
@@ -206,7 +214,7 @@ func (o *Outbox) retire(rs []route, m Meta) error {
 			}
 		}
 	}
-	return o.Withdraw(m.ID)
+	return nil
 }
 
 // places are the channels that take one envelope in their life, by name, and the

@@ -48,6 +48,8 @@ type Receipt struct {
 	// clock that is put right, as the difference of two times would.
 	Days int    `json:"days,omitempty"`
 	Day  string `json:"day,omitempty"`
+
+	used bool // its user has logged in with a code
 }
 
 // Attempt is the last attempt to give an envelope to a channel.
@@ -92,6 +94,12 @@ func (o *Outbox) HasReceipt(id string) (bool, error) {
 	return r.handedOut(), nil
 }
 
+// over tells whether the channel is to show the envelope no more.
+func (r Receipt) over(c route) bool {
+	_, display := c.Channel.(Display)
+	return display && r.used
+}
+
 // handedOut tells whether a channel has taken the envelope, or may have.
 func (r Receipt) handedOut() bool {
 	for name, a := range r.Channels {
@@ -110,12 +118,12 @@ func (o *Outbox) Receipts(id string) (Receipt, error) {
 	}
 	data, err := o.t.ReadFile(receiptFile(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Receipt{ID: id}, nil
+		return Receipt{ID: id, used: o.used(id)}, nil
 	}
 	if err != nil {
 		return Receipt{}, err
 	}
-	var r Receipt
+	r := Receipt{used: o.used(id)}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Receipt{}, fmt.Errorf("%s: %w: %w", receiptFile(id), ErrReceipt, err)
 	}
@@ -177,7 +185,7 @@ func (r Receipt) state(rs []route, require string) string {
 			continue
 		}
 		all++
-		if r.Has(c.Name()) {
+		if r.Has(c.Name()) || r.over(c) {
 			has++
 		}
 		if r.Channels[c.Name()].State == Unconfirmed {

@@ -182,7 +182,7 @@ func (p *pass) parcel(m Meta) *parcel {
 	if err != nil {
 		// To send twice is better than never.
 		p.logf("%v; starting a new one", err)
-		r = Receipt{}
+		r = Receipt{used: p.box.used(m.ID)}
 	}
 	r.ID, r.User = m.ID, m.User
 	q := &parcel{Meta: m, receipt: r, to: forEnvelope(p.to, p.places, m.ID, m.User)}
@@ -225,7 +225,7 @@ func (p *pass) send(ctx context.Context, q *parcel, network bool) {
 func (p *pass) due(c route, q *parcel) bool {
 	a, tried := q.receipt.Channels[c.Name()]
 	switch {
-	case p.late[c.Name()]:
+	case p.late[c.Name()], q.receipt.over(c):
 		return false
 	case c.one && p.places[c.Name()] != "" && p.places[c.Name()] != q.ID:
 		return false // an attempt of this pass
@@ -361,7 +361,8 @@ func (p *pass) record(r *Receipt, c route, a Attempt) error {
 // The error is [fs.ErrNotExist] if the envelope is gone.
 func (p *pass) age(q *parcel) error {
 	if !p.box.t.Exists(path.Join(target.Ready, q.ID)) {
-		p.sum.Envelopes-- // withdrawn since it was listed
+		p.sum.Envelopes-- // withdrawn since it was listed, and maybe left somewhere since that
+		p.fail(takeBack(p.to, q.Meta))
 		return fs.ErrNotExist
 	}
 	if q.failed || !q.receipt.handedOut() {
@@ -414,7 +415,7 @@ func (p *pass) count(q *parcel) {
 	p.sum.Pending++
 	for _, c := range q.to {
 		a := q.receipt.Channels[c.Name()]
-		if a.State == Unconfirmed || q.receipt.Has(c.Name()) {
+		if a.State == Unconfirmed || q.receipt.Has(c.Name()) || q.receipt.over(c) {
 			continue
 		}
 		if p.sum.Next.IsZero() || a.Next.Before(p.sum.Next) {
