@@ -91,9 +91,18 @@ func (p *Packer) InstallQEMU(ctx context.Context) error {
 // error of a command that fails carries the end of it. When ctx ends, Packer is
 // interrupted and has a minute to clean up.
 func (p *Packer) Run(ctx context.Context, dir string, out io.Writer, args ...string) error {
+	return p.run(ctx, dir, out, p.environ(), args...)
+}
+
+// RunLogged is Run with Packer's own log, and its plugins', in a file.
+func (p *Packer) RunLogged(ctx context.Context, dir, log string, out io.Writer, args ...string) error {
+	return p.run(ctx, dir, out, append(p.environ(), "PACKER_LOG=1", "PACKER_LOG_PATH="+log), args...)
+}
+
+func (p *Packer) run(ctx context.Context, dir string, out io.Writer, environ []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, p.Program, args...)
 	cmd.Dir = dir
-	cmd.Env = p.environ()
+	cmd.Env = environ
 	// Ctrl-C must not reach it twice, once by the terminal: then it drops
 	// everything instead of cleaning up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

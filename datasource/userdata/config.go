@@ -99,7 +99,11 @@ type DatasourceOutput struct {
 	// The document. It is sensitive where it has a token.
 	UserData string `mapstructure:"user_data"`
 
-	// The ticket, to be kept in a file; empty without `ticket = true`. It is sensitive:
-	// it names the users and who can read their cards.
+	// The ticket, to be kept in a file: one line of JSON; empty without `ticket = true`.
+	// It is sensitive: it names the users and who can read their cards.
 	Ticket string `mapstructure:"ticket"`
+
+	// The token in the document; empty where it has none. It is for a sensitive `local`
+	// alone, see below.
+	Token string `mapstructure:"token"`
 }

@@ -100,6 +100,7 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 type FlatDatasourceOutput struct {
 	UserData *string `mapstructure:"user_data" cty:"user_data" hcl:"user_data"`
 	Ticket   *string `mapstructure:"ticket" cty:"ticket" hcl:"ticket"`
+	Token    *string `mapstructure:"token" cty:"token" hcl:"token"`
 }
 
 // FlatMapstructure returns a new FlatDatasourceOutput.
@@ -116,6 +117,7 @@ func (*FlatDatasourceOutput) HCL2Spec() map[string]hcldec.Spec {
 	s := map[string]hcldec.Spec{
 		"user_data": &hcldec.AttrSpec{Name: "user_data", Type: cty.String, Required: false},
 		"ticket":    &hcldec.AttrSpec{Name: "ticket", Type: cty.String, Required: false},
+		"token":     &hcldec.AttrSpec{Name: "token", Type: cty.String, Required: false},
 	}
 	return s
 }

@@ -9,7 +9,8 @@
 //
 // Configure reports every mistake of the block at once, each with the path of
 // its field. What Execute returns, the agent takes. Token and ticket are masked
-// in Packer's logs.
+// in the plugin's logs. Both are one line, so that Packer masks them wherever it
+// prints them, if the template makes them sensitive.
 //
 // # Limits
 //
@@ -19,7 +20,9 @@
 package userdata
 
 import (
+	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -166,7 +169,6 @@ func (d *Datasource) Execute() (cty.Value, error) {
 		var random [16]byte
 		rand.Read(random[:]) // never fails
 		spec.Token = cloudinit.Token(random)
-		packersdk.LogSecretFilter.Set(spec.Token)
 		now := time.Now()
 		t, err := spec.Ticket(d.image, now, now.Add(d.lifetime))
 		if err != nil {
@@ -176,8 +178,16 @@ func (d *Datasource) Execute() (cty.Value, error) {
 		if err != nil {
 			return none, err
 		}
-		out.Ticket = string(text)
+		// Packer masks a value where it stands in one line.
+		var line bytes.Buffer
+		if err := json.Compact(&line, text); err != nil {
+			return none, err
+		}
+		out.Ticket = line.String()
 		packersdk.LogSecretFilter.Set(out.Ticket)
+	}
+	if out.Token = spec.Token; out.Token != "" {
+		packersdk.LogSecretFilter.Set(out.Token)
 	}
 	var doc []byte
 	var err error

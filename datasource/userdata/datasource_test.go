@@ -160,7 +160,7 @@ func execute(t *testing.T, body string) DatasourceOutput {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return DatasourceOutput{UserData: v.GetAttr("user_data").AsString(), Ticket: v.GetAttr("ticket").AsString()}
+	return DatasourceOutput{UserData: v.GetAttr("user_data").AsString(), Ticket: v.GetAttr("ticket").AsString(), Token: v.GetAttr("token").AsString()}
 }
 
 func TestExecute(t *testing.T) {
@@ -171,7 +171,7 @@ func TestExecute(t *testing.T) {
 			t.Errorf("%q is not in the document", want)
 		}
 	}
-	if out.Ticket != "" || strings.Contains(out.UserData, "token") {
+	if out.Ticket != "" || out.Token != "" || strings.Contains(out.UserData, "token") {
 		t.Error("there is a ticket that nobody asked for")
 	}
 	// Braces in a document of the owner's are jinja's, and not Packer's.
@@ -200,6 +200,12 @@ func TestExecute(t *testing.T) {
 	}
 	if ticket.Users[0].Token != seal.HashToken(card.TokenMAC(token, "alice")) {
 		t.Error("document and ticket do not belong together")
+	}
+	if out.Token != m[1] {
+		t.Errorf("the token is said to be %q", out.Token)
+	}
+	if strings.Contains(out.Ticket, "\n") {
+		t.Errorf("the ticket has lines, in which Packer does not know it:\n%s", out.Ticket)
 	}
 	if strings.Contains(out.Ticket, m[1]) {
 		t.Error("the token is in the ticket")
