@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -90,10 +89,7 @@ func (w *web) place() string {
 }
 
 func (w *web) send(ctx context.Context, item Item) error {
-	connected := false
-	req, err := w.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected = true },
-	}), item)
+	req, err := w.request(ctx, item)
 	if err != nil {
 		return Unsent(err)
 	}
@@ -102,12 +98,8 @@ func (w *web) send(ctx context.Context, item Item) error {
 		return Unsent(err)
 	}
 	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
+	resp, err := do(client, req, w.now)
 	if err != nil {
-		err, certain := failure(err, w.now())
-		if certain || !connected {
-			return Unsent(err)
-		}
 		return err
 	}
 	defer resp.Body.Close()
@@ -226,11 +218,11 @@ func (w *web) client() (*http.Client, error) {
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			switch {
 			case req.URL.Scheme != "https" || !strings.EqualFold(req.URL.Hostname(), first.Hostname()) || portOf(req.URL) != portOf(first):
-				return ErrElsewhere
+				return Unsent(ErrElsewhere)
 			case req.Method != via[0].Method || req.Body == nil:
-				return errNoEnvelope // as browsers do, a request without it
+				return Unsent(errNoEnvelope) // as browsers do, a request without it
 			case len(via) > maxRedirects:
-				return errLoop
+				return Unsent(errLoop)
 			}
 			return nil
 		},

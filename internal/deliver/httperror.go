@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"slices"
@@ -47,9 +48,8 @@ var (
 	errKeyPair       = errors.New("not a certificate and its key in PEM")
 )
 
-// failure is what a request without an answer failed of, in our own words, and
-// whether the server certainly has not taken the envelope.
-func failure(err error, now time.Time) (reason error, certain bool) {
+// failure is what a request without an answer failed of, in our own words.
+func failure(err error, now time.Time) error {
 	var (
 		dns      *net.DNSError
 		name     x509.HostnameError
@@ -62,32 +62,50 @@ func failure(err error, now time.Time) (reason error, certain bool) {
 	switch {
 	case errors.Is(err, ErrElsewhere), errors.Is(err, errNoEnvelope), errors.Is(err, errLoop):
 		errors.As(err, &redirect)
-		return redirect.Err, true
+		return redirect.Err
 	case errors.As(err, &dns):
-		return ErrDNS, true
+		return ErrDNS
 	case errors.As(err, &name):
-		return ErrCertName, true
+		return ErrCertName
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w; this machine's clock says %s", ErrCertTime, now.UTC().Format(time.RFC3339)), true
+		return fmt.Errorf("%w; this machine's clock says %s", ErrCertTime, now.UTC().Format(time.RFC3339))
 	case errors.As(err, &ca), errors.As(err, &invalid):
-		return ErrCertCA, true
+		return ErrCertCA
 	case errors.As(err, &alert) && alert.Op == remoteError, errors.As(err, &record):
-		return ErrHandshake, true
+		return ErrHandshake
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		return ErrTimeout, false
+		return ErrTimeout
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return ErrRefused, true
+		return ErrRefused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return ErrUnreachable, false
+		return ErrUnreachable
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
-		return ErrCut, false
+		return ErrCut
 	}
-	return ErrNotHTTP, false
+	return ErrNotHTTP
+}
+
+// do makes a request, and says of an error whether the server certainly has not
+// got it: as long as there is no connection no byte has left. Of TLS 1.3 there is one
+// before the server has looked at a client's certificate, so that what it sends to
+// refuse that may come after all of the request.
+func do(c *http.Client, req *http.Request, now func() time.Time) (*http.Response, error) {
+	connected := false
+	resp, err := c.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GetConn: func(string) { connected = false }, // after a redirect, which has said that it has not got it
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	})))
+	if err == nil {
+		return resp, nil
+	}
+	if err = failure(err, now()); !connected {
+		err = Unsent(err)
+	}
+	return nil, err
 }
 
 // remoteError is the operation of an error that stands for a TLS alert of the
-// other end. With TLS 1.3 that is how a server refuses a client's certificate after
-// the handshake.
+// other end.
 const remoteError = "remote error"
 
 func isTimeout(err error) bool {

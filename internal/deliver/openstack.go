@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
 	"time"
 
@@ -118,10 +117,6 @@ func (o *openstack) compare(ctx context.Context, text string) error {
 
 // do makes one request, and follows nothing.
 func (o *openstack) do(ctx context.Context, method, body string) (*http.Response, error) {
-	connected := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected = true },
-	})
 	req, err := http.NewRequestWithContext(ctx, method, passwordURL, strings.NewReader(body))
 	if err != nil {
 		return nil, Unsent(errRequest)
@@ -133,13 +128,5 @@ func (o *openstack) do(ctx context.Context, method, body string) (*http.Response
 		Transport:     &http.Transport{DialContext: o.dial, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		err, certain := failure(err, time.Now())
-		if certain || !connected {
-			err = Unsent(err)
-		}
-		return nil, err
-	}
-	return resp, nil
+	return do(&client, req, time.Now)
 }
