@@ -315,6 +315,47 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// What an acknowledged channel is still to take does not go because somebody may
+// have picked it up elsewhere. Its days begin when nobody is to take it any more.
+func TestKeepUndelivered(t *testing.T) {
+	for _, tt := range []struct {
+		require string
+		sends   error // to the acknowledged channel, at the end
+		goes    bool
+	}{
+		{policy.RequireAny, errors.New("no"), false},
+		{policy.RequireAny, taken, false},
+		{policy.RequireAny, nil, true},
+		{policy.RequireAll, nil, false}, // the other one has not
+	} {
+		a, b, f := acked("a"), acked("b"), offered("f")
+		a.err, b.err = errors.New("no"), errors.New("no")
+		m := newMachine(t, tt.require, f, a, b)
+		m.e.Keep = "3d"
+		ready(t, m.box, aliceID, "alice")
+		days := func(n int) {
+			for range n {
+				m.run()
+				m.clock = m.clock.Add(24 * time.Hour)
+			}
+		}
+		days(6)
+		if len(f.got) != 1 || ids(t, m.box.Ready) != aliceID {
+			t.Fatalf("offered %d times, ready %q", len(f.got), ids(t, m.box.Ready))
+		}
+		before := len(a.got)
+		a.err = tt.sends
+		days(3)
+		if ids(t, m.box.Ready) != aliceID {
+			t.Errorf("%s, %v: gone before its time", tt.require, tt.sends)
+		}
+		days(2)
+		if gone := ids(t, m.box.Ready) == ""; gone != tt.goes || len(a.got) == before {
+			t.Errorf("%s, %v: gone %v, tried %d times", tt.require, tt.sends, gone, len(a.got)-before)
+		}
+	}
+}
+
 // What channels have left of an envelope goes with it.
 func TestRetire(t *testing.T) {
 	box, tg := newOutbox(t)

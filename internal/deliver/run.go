@@ -356,8 +356,9 @@ func (p *pass) record(r *Receipt, c route, a Attempt) error {
 	return nil
 }
 
-// age counts the day, and lets go of an envelope that some channel has taken
-// and that has been kept as long as the policy says. The only copy there is stays.
+// age counts the day, and lets go of an envelope that has been kept as long as the
+// policy says since it was delivered, or since it was offered where nothing more can
+// be had. One that is still to be delivered stays, and is tried for ever.
 // The error is [fs.ErrNotExist] if the envelope is gone.
 func (p *pass) age(q *parcel) error {
 	if !p.box.t.Exists(path.Join(target.Ready, q.ID)) {
@@ -365,7 +366,7 @@ func (p *pass) age(q *parcel) error {
 		p.fail(takeBack(p.to, q.Meta))
 		return fs.ErrNotExist
 	}
-	if q.failed || !q.receipt.handedOut() {
+	if q.failed || q.receipt.state(q.to, p.policy.Require) == Pending {
 		return nil
 	}
 	// A day that was counted is not counted again when a wrong clock is put right.

@@ -65,8 +65,8 @@ type Config struct {
 	// number and one of s, m, h and d. Default: `5s`.
 	Jitter string `mapstructure:"jitter"`
 
-	// How long a sealed envelope that some channel has taken stays on the instance for
-	// an owner who does not log in. Default: `30d`.
+	// How long a sealed envelope stays on the instance for an owner who does not log in,
+	// after it was delivered, or offered where no channel confirms. Default: `30d`.
 	Keep string `mapstructure:"keep"`
 
 	// What sshd demands, and of whom. See [SSHD](#sshd-block).
