@@ -74,6 +74,13 @@ type Withdrawer interface {
 	Withdraw(m Meta) error
 }
 
+// A Looker is a channel that can look whether it is its own envelope that it has found
+// in a place, after an attempt whose end it has not seen.
+type Looker interface {
+	// Look sends nothing, and returns what Send does of a place that is taken.
+	Look(ctx context.Context, item Item) error
+}
+
 // A Driver makes the channels of one type.
 type Driver struct {
 	Type         string // as in the policy
@@ -130,6 +137,14 @@ type route struct {
 	compact  bool
 	user     string // whose envelopes it takes; empty: everybody's
 	one      bool   // it takes one envelope in its life
+}
+
+// look is how the channel looks at what it has found, nil if it cannot.
+func (r route) look() func(context.Context, Item) error {
+	if l, ok := r.Channel.(Looker); ok {
+		return l.Look
+	}
+	return nil
 }
 
 // routes returns the channels of a policy in its order, each once and with a

@@ -67,10 +67,14 @@ func (o *openstack) Send(ctx context.Context, item Item) error {
 	if item.Compact == nil {
 		return Unsent(errNoCompact)
 	}
-	if err := o.send(ctx, base64.StdEncoding.EncodeToString(item.Compact)); err != nil {
-		return fmt.Errorf("metadata service: %w", err)
+	return inPlace(o.send(ctx, base64.StdEncoding.EncodeToString(item.Compact)))
+}
+
+func inPlace(err error) error {
+	if err != nil {
+		err = fmt.Errorf("metadata service: %w", err)
 	}
-	return nil
+	return err
 }
 
 func (o *openstack) send(ctx context.Context, text string) error {
@@ -93,6 +97,15 @@ func (o *openstack) send(ctx context.Context, text string) error {
 		answer = errNoPassword
 	}
 	return unlessUnclear(code, Later(answer, retryAfter(resp, time.Now())))
+}
+
+// Look reads what is there once more: an hour later the service may answer, and not
+// from memory.
+func (o *openstack) Look(ctx context.Context, item Item) error {
+	if item.Compact == nil {
+		return Unsent(errNoCompact)
+	}
+	return inPlace(o.compare(ctx, base64.StdEncoding.EncodeToString(item.Compact)))
 }
 
 // compare says of a place that is taken whether our own text is there: an earlier

@@ -26,7 +26,8 @@ const (
 
 	// Unconfirmed is final: the other end says that something is there, and an
 	// attempt of ours before that may have put it there. Nobody can tell but the
-	// owner, who opens it. Of an envelope: no channel is left that could confirm it.
+	// owner, who opens it; or a [Looker], which goes on looking and sends no more.
+	// Of an envelope: no channel is left that could confirm it.
 	Unconfirmed = "unconfirmed"
 
 	// Tampered means that something was in the envelope's place before our first

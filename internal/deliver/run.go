@@ -231,7 +231,7 @@ func (p *pass) due(c route, q *parcel) bool {
 		return false // an attempt of this pass
 	case !tried:
 		return true
-	case a.State == Unconfirmed:
+	case a.State == Unconfirmed && c.look() == nil:
 		return false
 	case q.receipt.Has(c.Name()):
 		return p.Again && !c.Acknowledged()
@@ -268,8 +268,12 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	switch {
 	case r.Has(c.Name()):
 		a.State, a.Next, a.Error, a.Unclear = old.State, time.Time{}, "", false
-	case old.State == Tampered:
-		a.State = Tampered // until it is delivered
+	case old.State == Tampered, old.State == Unconfirmed:
+		a.State = old.State // until it is delivered
+	}
+	try := c.Send
+	if old.State == Unconfirmed {
+		try = c.look()
 	}
 	if err := p.record(r, c, a); err != nil {
 		return err
@@ -277,7 +281,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	p.atStep("recorded")
 
 	cctx, cancel := context.WithTimeout(ctx, c.deadline)
-	err := c.Send(cctx, item)
+	err := try(cctx, item)
 	if end, _ := cctx.Deadline(); err != nil && !time.Now().Before(end) {
 		p.late[c.Name()] = true
 	}
@@ -296,7 +300,10 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 	case err == nil:
 		a.State, a.Next, a.Error, a.Unclear = Offered, time.Time{}, "", false
 	case own && (errors.Is(err, ErrTaken) || errors.Is(err, ErrClosed)):
-		a.State, a.Next = Unconfirmed, time.Time{}
+		a.State = Unconfirmed
+		if c.look() == nil {
+			a.Next = time.Time{}
+		}
 	case errors.Is(err, ErrTaken):
 		a.State = Tampered
 	}
