@@ -40,14 +40,19 @@ var cloudImages = struct {
 	of map[string]func() (*image, error)
 }{of: map[string]func() (*image, error){}}
 
+// cloudName is what tests of such a release go by.
+func cloudName(r rootfs.Recipe) string {
+	return strings.Join(append([]string{r.Suite}, r.Newer...), "+")
+}
+
 // cloudImage is a release with cloud-init, baked under a policy that names nobody
 // and has the module installed. Nothing of cloud-init has run on it.
 func cloudImage(r rootfs.Recipe) (*image, error) {
 	cloudImages.Lock()
-	if cloudImages.of[r.Suite] == nil {
-		cloudImages.of[r.Suite] = sync.OnceValues(func() (*image, error) { return newCloudImage(r) })
+	if cloudImages.of[r.Name] == nil {
+		cloudImages.of[r.Name] = sync.OnceValues(func() (*image, error) { return newCloudImage(r) })
 	}
-	make := cloudImages.of[r.Suite]
+	make := cloudImages.of[r.Name]
 	cloudImages.Unlock()
 	return make()
 }
@@ -57,7 +62,7 @@ const cloudPolicy = "version: 1\nissuer: Image\nbackup_codes: 4\nchannels: [{typ
 func newCloudImage(r rootfs.Recipe) (*image, error) {
 	ctx := context.Background()
 	img := &image{recipe: r, people: map[string]*person{}, policy: cloudPolicy}
-	dir := filepath.Join(lab.dir, "cloud-"+r.Suite)
+	dir := filepath.Join(lab.dir, "cloud-"+cloudName(r))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,10 @@ import (
 
 // The boots of an instance, with each release's own cloud-init.
 
-// account is the part of user-data that makes an account.
+// clouds are the releases, and the newest cloud-init that there is.
+var clouds = append(slices.Clone(rootfs.CloudDebians), rootfs.CloudTesting)
+
+// accountOf is the part of user-data that makes an account.
 func accountOf(p *person) string {
 	return fmt.Sprintf("users:\n  - name: %s\n    shell: /bin/bash\n    ssh_authorized_keys: [%q]\n", p.name, p.key.Public)
 }
@@ -43,10 +46,14 @@ func document(t *testing.T, s cloudinit.Spec) string {
 // One server from its first boot to its second clone.
 func TestBoots(t *testing.T) {
 	t.Parallel()
-	for _, r := range rootfs.CloudDebians {
-		t.Run(r.Suite, func(t *testing.T) {
+	for _, r := range clouds {
+		t.Run(cloudName(r), func(t *testing.T) {
 			t.Parallel()
 			i := newInstance(t, r)
+			var major int
+			if _, err := fmt.Sscanf(i.must("cloud-init", "--version"), "/usr/bin/cloud-init %d.", &major); err != nil || r.From != "" && major < 26 {
+				t.Fatalf("cloud-init %d: %v", major, err)
+			}
 			alice := i.img.people["alice"]
 			heir, err := newPerson(i.dir, "alice", true) // owns the clone
 			if err != nil {
@@ -170,8 +177,8 @@ func TestModuleFaults(t *testing.T) {
 // list cloud-init finds the module.
 func TestBootOfRootAlone(t *testing.T) {
 	t.Parallel()
-	for _, r := range rootfs.CloudDebians {
-		t.Run(r.Suite, func(t *testing.T) {
+	for _, r := range clouds {
+		t.Run(cloudName(r), func(t *testing.T) {
 			t.Parallel()
 			i := newInstance(t, r)
 			if _, err := bakeRoot(t.Context(), i.Root, i.img.policy+"cloud_init_module_listed: true\n"); err != nil {

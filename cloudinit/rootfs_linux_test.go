@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 )
 
 // reader has cloud-init's own code read the documents of a directory: what are
@@ -65,8 +67,9 @@ type readDocument struct {
 	}
 }
 
-// TestCloudInit has the cloud-init of each Debian that TOTP_ROOTFS names judge
-// and read what this package writes. See TestRootfs in internal/bake.
+// TestCloudInit has the cloud-init of each Debian that TOTP_ROOTFS names, and the
+// newest that there is, judge and read what this package writes. See TestRootfs in
+// internal/bake.
 func TestCloudInit(t *testing.T) {
 	roots := os.Getenv("TOTP_ROOTFS")
 	skip := t.Skip
@@ -79,7 +82,15 @@ func TestCloudInit(t *testing.T) {
 	if os.Geteuid() != 0 {
 		skip("only root can chroot")
 	}
-	for _, dir := range filepath.SplitList(roots) {
+	cache, err := rootfs.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest, err := rootfs.Build(t.Context(), rootfs.CloudTesting, cache, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range append(filepath.SplitList(roots), newest) {
 		t.Run(filepath.Base(dir), func(t *testing.T) { testCloudInit(t, overlay(t, dir)) })
 	}
 }

@@ -28,6 +28,11 @@ type Recipe struct {
 	Include  []string // packages on top of apt's own
 	Prefetch []string // packages whose files lie in apt's cache, installed or not
 
+	// Newer are packages, in Include as well, that are taken from the release after
+	// it, which is called From.
+	Newer []string
+	From  string
+
 	// Place is where the base lies in the cache, for one that others make and use as
 	// well; it has no Prefetch, and its manuals. Empty: under a hash of the recipe.
 	Place string
@@ -50,11 +55,23 @@ var Debians = []Recipe{Debian11, Debian12, Debian13}
 // and the PAM module installed. .ci/run makes them as well, for internal/bake.
 var CloudDebians = []Recipe{cloud("11", "bullseye"), cloud("12", "bookworm"), cloud("13", "trixie")}
 
+// CloudTesting is Debian 13 with the cloud-init of Debian testing, the newest that
+// there is of it: with the release that it is in, bake could not work yet.
+var CloudTesting = Recipe{
+	Name:    "Debian 13 with cloud-init of testing",
+	Suite:   "trixie",
+	Include: cloudPackages,
+	Newer:   []string{"cloud-init"},
+	From:    "forky",
+}
+
+var cloudPackages = []string{"systemd-sysv", "openssh-server", "cloud-init", "libpam-google-authenticator", "sudo"}
+
 func cloud(version, suite string) Recipe {
 	return Recipe{
 		Name:    "Debian " + version + " with cloud-init",
 		Suite:   suite,
-		Include: []string{"systemd-sysv", "openssh-server", "cloud-init", "libpam-google-authenticator", "sudo"},
+		Include: cloudPackages,
 		Place:   "bake-root-" + suite,
 	}
 }
@@ -138,5 +155,17 @@ func (r Recipe) args(out string) []string {
 		// One by one, since not all of them can be on one system.
 		args = append(args, "--customize-hook=for p in "+strings.Join(r.Prefetch, " ")+"; do chroot \"$1\" apt-get --yes --download-only --reinstall install $p || exit; done")
 	}
-	return append(args, r.Suite, out)
+	if r.From == "" {
+		return append(args, r.Suite, out)
+	}
+	var pins strings.Builder
+	fmt.Fprintf(&pins, "Package: *\\nPin: release n=%s\\nPin-Priority: 100\\n", r.From)
+	for _, p := range r.Newer {
+		fmt.Fprintf(&pins, "\\nPackage: %s\\nPin: release n=%s\\nPin-Priority: 990\\n", p, r.From)
+	}
+	args = append(args, `--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && printf '`+pins.String()+`' >"$1/etc/apt/preferences.d/newer"`)
+	// A mirror that lags behind has an index of testing that has run out: the
+	// signature counts.
+	return append(args, r.Suite, out,
+		"deb http://deb.debian.org/debian "+r.Suite+" main", "deb [check-valid-until=no] http://deb.debian.org/debian "+r.From+" main")
 }
