@@ -39,8 +39,9 @@ func (e pamEntry) module() string {
 const maxPAMDepth = 32
 
 // authEntries reads the lines of a PAM file that authenticate, those of files
-// that it includes among them. The line password is not followed, nor one that
-// includes a file which is not there.
+// that it includes among them. The line password is not followed. One that
+// includes a file which is not there is itself an entry: Linux-PAM refuses
+// every login then.
 func authEntries(read func(name string) ([]byte, error), name, password string) ([]pamEntry, error) {
 	return authEntriesIn(read, name, password, 0)
 }
@@ -53,16 +54,21 @@ func authEntriesIn(read func(name string) ([]byte, error), name, password string
 	if err != nil {
 		return nil, err
 	}
+	lines, err := pamLines(name, string(b))
+	if err != nil {
+		return nil, err
+	}
 	var es []pamEntry
-	for _, l := range pamLines(name, string(b)) {
+	for _, l := range lines {
 		f := strings.Fields(l.text)
 		switch first := strings.ToLower(f[0]); {
 		case l.text == password:
 			es = append(es, l)
-		case first == "auth" && len(f) == 3 && (f[1] == "include" || f[1] == "substack"):
-			// Such a file is the stock one of the RHEL family, where
-			// "auth include postlogin" adds nothing.
-			file := f[2]
+		case first == "@include" && len(f) == 2,
+			first == "auth" && len(f) == 3 && (f[1] == "include" || f[1] == "substack"):
+			// "auth include postlogin" is in the stock file of the RHEL family, and
+			// adds nothing. Whatever file names it, a relative name begins here.
+			file := f[len(f)-1]
 			if !path.IsAbs(file) {
 				file = path.Join(target.PAMDir, file)
 			}
@@ -74,40 +80,34 @@ func authEntriesIn(read func(name string) ([]byte, error), name, password string
 				return nil, err
 			}
 			es = append(es, inner...)
-		case first == "auth" || first == "-auth":
+		case first == "auth", first == "-auth", first == "@include":
 			es = append(es, l)
-		case first == "@include":
-			if len(f) != 2 {
-				return nil, fmt.Errorf("%s:%d: %w: @include without one file", name, l.line, ErrPAM)
-			}
-			file := f[1]
-			if !path.IsAbs(file) { // as Linux-PAM reads it
-				file = path.Join(path.Dir(name), file)
-			}
-			inner, err := authEntriesIn(read, file, password, depth+1)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // Linux-PAM fails such a service: closed, not open
-			}
-			if err != nil {
-				return nil, err
-			}
-			es = append(es, inner...)
 		}
 	}
 	return es, nil
 }
 
+// maxPAMLine is below the 1023 bytes after which Linux-PAM before 1.6 takes the
+// rest of a line, that of a comment too, for a line of its own.
+const maxPAMLine = 1000
+
 // pamLines splits a PAM file into its entries, without blank lines and
-// comments.
-func pamLines(name, text string) []pamEntry {
+// comments. Where what Linux-PAM makes of a line is not what it looks like, or
+// depends on the version, it is [ErrPAM]: a carriage return belongs to the last
+// word, a comment ends an entry also after a backslash, and one that goes on
+// passes over comments and blank lines, or does not.
+func pamLines(name, text string) ([]pamEntry, error) {
 	var es []pamEntry
 	var cur *pamEntry
 	n := 0
 	for raw := range strings.Lines(text) {
 		n++
-		line := strings.TrimRight(raw, "\r\n")
-		line, _, _ = strings.Cut(line, "#")
-		body, continued := strings.CutSuffix(strings.TrimRight(line, " \t"), `\`)
+		line, _, comment := strings.Cut(strings.TrimSuffix(raw, "\n"), "#")
+		line = strings.Trim(line, " \t")
+		body, continued := strings.CutSuffix(line, `\`)
+		if len(raw) > maxPAMLine || strings.ContainsAny(line, "\r\x00") || comment && continued || cur != nil && line == "" {
+			return nil, fmt.Errorf("%s:%d: %q can be read in two ways: %w; write each entry in one line, without carriage returns", name, n, line, ErrPAM)
+		}
 		if cur == nil {
 			es = append(es, pamEntry{file: name, line: n})
 			cur = &es[len(es)-1]
@@ -124,7 +124,7 @@ func pamLines(name, text string) []pamEntry {
 			kept = append(kept, e)
 		}
 	}
-	return kept
+	return kept, nil
 }
 
 // harmless are modules that let nobody in and ask for nothing: where they must
