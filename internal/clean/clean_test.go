@@ -5,8 +5,11 @@ package clean
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +111,46 @@ func TestLeaks(t *testing.T) {
 	layered := map[string]string{target.Passwd: passwd, target.CloudInstances + "/i-1/totp-instance.yaml": "token: x"}
 	if ls, err := Leaks(newImage(t, layered)); err != nil || !slices.Equal(kinds(ls), []string{CloudInit, Secret}) {
 		t.Errorf("a layer: %v, %v", ls, err)
+	}
+}
+
+// userdel --force removes whatever an account's home is.
+func TestHomeOfItsOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for directories of others")
+	}
+	p := (&policy.Policy{Clean: policy.Clean{BuildUser: "packer"}}).WithDefaults()
+	for _, test := range []struct {
+		name, home, more string
+		owner            int
+		ok               bool
+	}{
+		{"its own", "/home/packer", "", 1000, true},
+		{"root's", "/home/packer", "", 0, false},
+		{"the root", "/", "", 1000, false},
+		{"somebody else's, too", "/home/packer", "alice:x:1001:1001::/home/packer/:/bin/sh\n", 1000, false},
+		{"above somebody else's", "/home/", "alice:x:1001:1001::/home/alice:/bin/sh\n", 1000, false},
+		{"beside one that begins the same", "/home/packer", "alice:x:1001:1001::/home/packer2:/bin/sh\n", 1000, true},
+		{"a link", "/lnk", "", 1000, false},
+		{"not there", "/nonexistent", "", -1, true},
+		{"none", "", "", -1, false},
+	} {
+		tt := newImage(t, map[string]string{
+			target.Passwd: "root:x:0:0::/root:/bin/sh\npacker:x:1000:1000::" + test.home + ":/bin/sh\n" + test.more,
+			"/home/x":     "",
+		})
+		if err := tt.Symlink("/home", "/lnk"); err != nil {
+			t.Fatal(err)
+		}
+		if dir := filepath.Join(tt.Root(), test.home); test.owner >= 0 {
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, test.owner, test.owner)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := newMark(tt, p, "")
+		if (err == nil) != test.ok || test.ok && !m.Remove || !test.ok && !strings.Contains(err.Error(), fmt.Sprintf("%q", test.home)) {
+			t.Errorf("%s: %+v, %v", test.name, m, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -58,7 +59,26 @@ func newMark(t *target.Target, p *policy.Policy, login string) (mark, error) {
 	}
 	where, err := named(t, p, users[i])
 	m.Remove = where == "" && !slices.Contains(byCloud, m.User)
+	if err == nil && m.Remove && !ownHome(t, users[i], users) {
+		err = fmt.Errorf("clean.build_user: %q: its home %q is not a directory of its own, and would go with it; give it another one in the build",
+			m.User, users[i].Home)
+	}
 	return m, err
+}
+
+// ownHome tells whether a home directory is the account's alone, or not there.
+// userdel would see to that, if it were not told by --force to remove it in any
+// case: the whole of /, or /srv.
+func ownHome(t *target.Target, u target.User, users []target.User) bool {
+	fi, err := t.Lstat(u.Home)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	uid, _, _ := target.Owner(fi)
+	within := strings.TrimSuffix(path.Clean(u.Home), "/") + "/"
+	return fi.IsDir() && uid == u.UID && !slices.ContainsFunc(users, func(o target.User) bool {
+		return o.Name != u.Name && strings.HasPrefix(path.Clean(o.Home)+"/", within)
+	})
 }
 
 // words are what the mark announces.
