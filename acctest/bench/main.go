@@ -86,7 +86,8 @@ type size struct {
 func agent(dir, arch string) string { return filepath.Join(dir, "totp-agent-"+arch) }
 
 func compile(dir, arch string) (size, error) {
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-ldflags=-s -w", "-o", agent(dir, arch), "./cmd/totp-agent")
+	// As make does.
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-gcflags=github.com/packer-plugin-totp/packer-plugin-totp/...=-l", "-ldflags=-s -w", "-o", agent(dir, arch), "./cmd/totp-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return size{}, fmt.Errorf("%w\n%s", err, out)
