@@ -6,6 +6,7 @@ package bake
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
@@ -22,10 +23,17 @@ func Repair(t *target.Target) (changed bool, err error) {
 	if !t.Exists(target.ImagePolicy) {
 		return false, nil
 	}
-	f, err := factsOf(t, nil)
+	o, err := t.OS()
 	if err != nil {
 		return false, err
 	}
+	// An upgrade of the whole system may have made it one that no bake knows. The
+	// line in question is that of the distribution, whatever its version.
+	i := slices.IndexFunc(systems, func(s system) bool { return s.id == o.ID })
+	if i < 0 {
+		return false, fmt.Errorf("%s: ID %q: %w", target.OSRelease, o.ID, ErrSystem)
+	}
+	f := &facts{system: systems[i]}
 	if now, want, err := f.pamFile(t); err != nil || now == want {
 		return false, err
 	}
