@@ -75,6 +75,15 @@ func TestBoots(t *testing.T) {
 			closed := &seed{id: "i-3", user: "#cloud-config\n" + accountOf(heir),
 				vendor: byKey("", fmt.Sprintf("  escrow_recipients: [%s]\n", i.img.people["bob"].recipient))}
 
+			const script = "#!/bin/sh\necho hello\n"
+			merged, err := (cloudinit.Spec{Users: []cloudinit.User{
+				{Name: "alice", Recipients: []string{heir.recipient}, SSHKeys: []string{heir.key.Public}},
+			}}).Merge("script", []byte(script))
+			if err != nil {
+				t.Fatal(err)
+			}
+			beside := &seed{id: "i-4", user: string(merged), vendor: first.vendor}
+
 			var was result
 			same := func(t *testing.T, now result) {
 				t.Helper()
@@ -137,6 +146,17 @@ func TestBoots(t *testing.T) {
 					}
 					if !strings.HasPrefix(now.refused(), "vendor: totp-vendor-module.yaml:3:24: escrow_recipients: ") {
 						t.Errorf("refused %q", now.refused())
+					}
+				}},
+				{"a fourth one, beside a script of its owner's", "", beside, func(t *testing.T, now result) {
+					if !slices.Equal(now.enrolled(), []string{"alice"}) || len(now.cloud) > 0 {
+						t.Fatalf("enrolled %v, refused %q, cloud-init complains: %q", now.enrolled(), now.refused(), now.cloud)
+					}
+					if c := i.card(now, heir); c.Issuer != "Provider" || c.InstanceID != "i-4" {
+						t.Errorf("the card is of %q and %q", c.Issuer, c.InstanceID)
+					}
+					if got := i.must("cat", "/var/lib/cloud/instance/scripts/user-data"); got != script {
+						t.Errorf("the script is %q", got)
 					}
 				}},
 			} {

@@ -482,6 +482,14 @@ func FuzzMerge(f *testing.F) {
 				t.Error("bytes are lost")
 			}
 		case k == packed:
+			// cloud-init unpacks what is inside, or it is here already.
+			text, e := unpack(doc)
+			if e != nil {
+				t.Fatal(e)
+			}
+			if parts := readParts(t, out); !bytes.Contains(out, text) && (len(parts) != 2 || parts[0] != string(doc)) {
+				t.Error("bytes are lost")
+			}
 		default:
 			if parts := readParts(t, out); len(parts) != 2 || parts[0] != string(doc) {
 				t.Error("bytes are lost")

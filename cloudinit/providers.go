@@ -25,7 +25,7 @@ type Provider struct {
 	Encoded bool
 
 	// Vendor means that cloud-init's datasource takes vendor-data: that of cloud-init
-	// 25.1 sets vendordata_raw (cloudinit/sources/DataSource….py).
+	// 25.1 and 26.2 sets vendordata_raw (cloudinit/sources/DataSource….py).
 	Vendor bool
 
 	// Source is where the limit is written. Confirmed means that somebody of this

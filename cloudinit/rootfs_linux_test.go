@@ -183,7 +183,7 @@ func testCloudInit(t *testing.T, root string) {
 	}
 	testVendor(t, root)
 	// Each takes a second or two. A multi-part cannot be checked: schema knows none, in
-	// cloud-init 20.4, 22.4 and 25.1.
+	// cloud-init 20.4, 22.4, 25.1 and 26.2.
 	put("spec-vendor-merged", merge(specs["vendor"], hosts["merged"]))
 	for _, name := range []string{"spec-owner", "spec-mixed", "spec-vendor", "in-plain", "spec-vendor-merged"} {
 		args := []string{root, "cloud-init", "schema", "-c", "/docs/" + name}

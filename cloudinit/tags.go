@@ -10,7 +10,7 @@ import (
 )
 
 // safeTags are the tags that PyYAML's safe_load, by which cloud-init reads, makes
-// something of (its SafeConstructor; in cloud-init 20.4 to 25.1). "!" is none, and !!merge that of the key <<.
+// something of (its SafeConstructor; in cloud-init 20.4 to 26.2). "!" is none, and !!merge that of the key <<.
 var safeTags = map[yaml.Kind][]string{
 	yaml.ScalarNode:   {"", "!", "!!null", "!!bool", "!!int", "!!float", "!!binary", "!!timestamp", "!!str", "!!merge"},
 	yaml.SequenceNode: {"", "!", "!!seq", "!!omap", "!!pairs"},

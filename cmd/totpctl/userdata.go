@@ -267,7 +267,7 @@ func providerTable() string {
 		fmt.Fprintf(&b, "%-14s %-28s %-12s %s\n", p.Name, p, vendor, source)
 	}
 	fmt.Fprintf(&b, "%-14s %-28s\n", "(without --for)", fmt.Sprintf("%d bytes", cloudinit.Budget))
-	b.WriteString("\nvendor-data as cloud-init 25.1 reads them: cloudinit/sources at https://github.com/canonical/cloud-init\n")
+	b.WriteString("\nvendor-data as cloud-init 25.1 and 26.2 read them: cloudinit/sources at https://github.com/canonical/cloud-init\n")
 	return b.String()
 }
 
