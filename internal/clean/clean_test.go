@@ -50,13 +50,20 @@ func TestLeaks(t *testing.T) {
 		"/etc/sudoers.d/10-a":              "alice ALL=(ALL) ALL\n",
 		"/home/alice/.ssh/authorized_keys": "ssh-ed25519 A alice\n", // she is the policy's
 		"/etc/ssh/sshd_config.d/60.conf":   "# AuthorizedKeysFile /etc/hosts\nauthorizedkeysfile=\"/etc/ssh/keys/%u\" .ssh/authorized_keys # /etc/hosts\nMatch User *\n\tAuthorizedKeysFile /etc/ssh/uid-%U.keys %h/keys none /dev/null\n",
-		"/etc/ssh/sshd_config":             "HostKey /etc/ssh/ssh_host_rsa_key\n#HostKey /etc/hosts\nhostkey=\"/etc/ssh/own/key\"\n",
+		"/etc/ssh/sshd_config":             "HostKey /etc/ssh/ssh_host_rsa_key\n#HostKey /etc/hosts\nhostkey=\"/etc/ssh/own/key\"\nInclude \"/etc/ssh/more/*.cfg\" other.cfg\n",
+		"/etc/ssh/more/1.cfg":              "AuthorizedKeysFile .ssh/more\nInclude /etc/ssh/sshd_config\n",
+		"/etc/ssh/other.cfg":               "HostKey\t/etc/ssh/other_key\r\n",
 		"/etc/ssh/keys/alice":              "ssh-ed25519 A alice\n",
 		"/etc/hosts":                       "127.0.0.1 localhost\n",
 		"/home/packer/.ssh/known_hosts":    "x",
 		"/etc/sudoers":                     "root ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n",
 	}
-	if ls, err := Leaks(newImage(t, clean)); len(ls) > 0 || err != nil {
+	tt := newImage(t, clean)
+	if err := tt.Symlink("/dev/null", "/etc/ssh/sshd_config.d/50-masked.conf"); err != nil {
+		t.Fatal(err)
+	}
+	targettest.Put(t, tt, "/dev/null/x", "", 0o600) // something that is no regular file
+	if ls, err := Leaks(tt); len(ls) > 0 || err != nil {
 		t.Errorf("in a clean image: %v, %v", ls, err)
 	}
 	for _, test := range []struct{ name, text, kind string }{
@@ -68,7 +75,9 @@ func TestLeaks(t *testing.T) {
 		{"/etc/ssh/ssh_host_rsa_key", "x", HostKey},
 		{"/etc/ssh/ssh_host_rsa_key.pub", "x", HostKey},
 		{"/etc/ssh/own/key", "x", HostKey},
+		{"/etc/ssh/other_key", "x", HostKey},
 		{"/root/.ssh/authorized_keys", "x", LoginKey},
+		{"/root/.ssh/more", "x", LoginKey},
 		{"/home/packer/.ssh/authorized_keys2", "x", LoginKey},
 		{target.MachineID, "0123\n", MachineID},
 		{"/var/lib/dbus/machine-id", "0123\n", MachineID},

@@ -77,7 +77,7 @@ func allLoginKeys(t *target.Target, p *policy.Policy) (files []string, stay map[
 // blocks too, and the default.
 func keyPatterns(t *target.Target) ([]string, error) {
 	patterns := slices.Clone(target.AuthorizedKeys)
-	said, err := sshdWords(t, "AuthorizedKeysFile")
+	said, err := sshdWords(t, "authorizedkeysfile")
 	for _, pattern := range said {
 		if pattern != "none" && !slices.Contains(patterns, pattern) {
 			patterns = append(patterns, pattern)
@@ -88,36 +88,39 @@ func keyPatterns(t *target.Target) ([]string, error) {
 
 // hostKeyFiles are what sshd is told to take for host keys, wherever it is.
 func hostKeyFiles(t *target.Target) ([]string, error) {
-	said, err := sshdWords(t, "HostKey")
+	said, err := sshdWords(t, "hostkey")
 	return slices.DeleteFunc(said, func(name string) bool { return !path.IsAbs(name) || !t.IsRegular(name) }), err
 }
 
-// sshdWords are the arguments of a keyword in sshd_config(5) and its drop-ins,
-// wherever it stands in them.
+// sshdWords are the arguments of a keyword in sshd_config(5), its drop-ins and
+// whatever else they include, wherever it stands in them.
 func sshdWords(t *target.Target, keyword string) ([]string, error) {
 	var words []string
 	files, err := glob(t, target.SSHDDropInDir+"/*.conf")
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range append(files, target.SSHDConfig) {
-		b, err := t.ReadFile(name)
-		if err != nil {
-			if missingIsFine(err) != nil {
-				return nil, err
-			}
-			continue
+	files = append(files, target.SSHDConfig)
+	for i := 0; i < len(files); i++ {
+		b, err := t.ReadFile(files[i])
+		if errors.Is(err, target.ErrNotRegular) {
+			continue // a link to /dev/null, say
+		}
+		if missingIsFine(err) != nil {
+			return nil, err
 		}
 		for line := range strings.Lines(string(b)) {
-			f := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n=\"", r) })
-			if len(f) == 0 || !strings.EqualFold(f[0], keyword) {
-				continue
-			}
-			for _, word := range f[1:] {
-				if word[0] == '#' {
-					break
+			switch said, args := target.SSHDDirective(line); said {
+			case keyword:
+				words = append(words, args...)
+			case "include":
+				for _, pattern := range args {
+					for _, name := range t.SSHDIncluded(pattern) {
+						if !slices.Contains(files, name) {
+							files = append(files, name)
+						}
+					}
 				}
-				words = append(words, word)
 			}
 		}
 	}

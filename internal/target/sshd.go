@@ -75,7 +75,7 @@ func (t *Target) sshdValue(name, wanted string, depth int) (string, error) {
 			continue
 		}
 		for _, pattern := range args {
-			for _, file := range t.sshdIncluded(pattern) {
+			for _, file := range t.SSHDIncluded(pattern) {
 				value, err := t.sshdValue(file, wanted, depth+1)
 				if err == nil && value != "" {
 					return value, nil
@@ -89,9 +89,10 @@ func (t *Target) sshdValue(name, wanted string, depth int) (string, error) {
 	return "", nil
 }
 
-// sshdIncluded lists the files of one pattern of an Include line, in the order of
-// sshd. A pattern in the name of a directory is not followed.
-func (t *Target) sshdIncluded(pattern string) []string {
+// SSHDIncluded lists the files of one pattern of an Include line, in the order of
+// sshd. A pattern in the name of a directory is not followed, nor what the agent
+// itself has sshd include under /run.
+func (t *Target) SSHDIncluded(pattern string) []string {
 	if !path.IsAbs(pattern) {
 		pattern = path.Join(SSHDir, pattern)
 	}
