@@ -274,15 +274,11 @@ func (o *Outbox) displays(e *policy.Effective, f func(name string, c Channel, d 
 	rs, _ := routes(e.Channels, o.t) // one that cannot be used shows nothing
 	var errs []error
 	for _, r := range rs {
-		ch := r.Channel
-		if n, ok := ch.(named); ok {
-			ch = n.Channel
-		}
-		d, ok := ch.(Display)
+		d, ok := r.Channel.(Display)
 		if !ok {
 			continue
 		}
-		if err := f(r.Name(), ch, d); err != nil {
+		if err := f(r.Name(), r.Channel, d); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Name(), err))
 		}
 	}

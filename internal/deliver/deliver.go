@@ -100,6 +100,10 @@ type Driver struct {
 	// begins with the field.
 	Check func(c policy.Channel) error
 
+	// Place returns what tells channels of one name apart, and may be a secret; nil
+	// if there is nothing of the kind. See place.go.
+	Place func(c policy.Channel) string
+
 	// New returns the channel. It touches nothing.
 	New func(c policy.Channel, t *target.Target) Channel
 }
@@ -132,11 +136,20 @@ var drivers = map[string]Driver{}
 // settings.
 type route struct {
 	Channel
+	name     string // in receipts, logs and the status; empty: the channel's own
+	former   string // what older receipts call it
 	deadline time.Duration
 	network  bool
 	compact  bool
 	user     string // whose envelopes it takes; empty: everybody's
 	one      bool   // it takes one envelope in its life
+}
+
+func (r route) Name() string {
+	if r.name == "" {
+		return r.Channel.Name()
+	}
+	return r.name
 }
 
 // look is how the channel looks at what it has found, nil if it cannot.
@@ -152,7 +165,8 @@ func (r route) look() func(context.Context, Item) error {
 func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 	var rs []route
 	var errs []error
-	seen := map[string][]policy.Channel{}
+	seen := map[string]int{}
+	key := placeKey(t)
 	for i, c := range channels {
 		d, ok := drivers[c.Type]
 		if !ok {
@@ -163,27 +177,28 @@ func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 			errs = append(errs, fmt.Errorf("channels[%d].%w", i, err))
 			continue
 		}
-		ch := d.New(c, t)
-		name := ch.Name()
-		if slices.ContainsFunc(seen[name], c.Equal) {
+		if slices.ContainsFunc(channels[:i], c.Equal) {
 			continue
 		}
-		seen[name] = append(seen[name], c)
-		if n := len(seen[name]); n > 1 {
-			ch = named{ch, fmt.Sprintf("%s #%d", name, n)}
+		ch := d.New(c, t)
+		r := route{ch, ch.Name(), ch.Name(), d.Deadline, d.Network, d.Compact, c.User, c.TakesOne()}
+		if seen[r.former]++; seen[r.former] > 1 {
+			r.former = fmt.Sprintf("%s #%d", r.former, seen[r.former])
 		}
-		rs = append(rs, route{ch, d.Deadline, d.Network, d.Compact, c.User, c.TakesOne()})
+		switch {
+		case d.Place == nil:
+		case key == nil:
+			r.name = r.former
+		default:
+			r.name += " #" + tag(key, d.Place(c))
+			if slices.ContainsFunc(rs, func(o route) bool { return o.name == r.name }) {
+				r.name = ch.Name() + " #" + tag(key, c.URL)
+			}
+		}
+		rs = append(rs, r)
 	}
 	return rs, errors.Join(errs...)
 }
-
-// named is a channel that another one has the name of.
-type named struct {
-	Channel
-	name string
-}
-
-func (n named) Name() string { return n.name }
 
 // Ways returns the names of the channels that a new envelope of a user can leave
 // by, and of those that take one envelope in their life and have had it. compact
@@ -192,7 +207,7 @@ func (o *Outbox) Ways(e *policy.Effective, user string, compact bool) (open, spe
 	rs, _ := routes(e.Channels, o.t)
 	p, err := o.taken(rs)
 	for _, r := range forEnvelope(rs, nil, "", user) {
-		if r.one && p[r.Name()] != "" {
+		if r.one && p[place(r.Name())] != "" {
 			spent = append(spent, r.Name())
 		} else if compact || !r.compact {
 			open = append(open, r.Name())
@@ -219,11 +234,7 @@ func (o *Outbox) retire(rs []route, m Meta) error {
 // takeBack removes what channels have left of an envelope on the machine.
 func takeBack(rs []route, m Meta) error {
 	for _, r := range rs {
-		ch := r.Channel
-		if n, ok := ch.(named); ok {
-			ch = n.Channel
-		}
-		if w, ok := ch.(Withdrawer); ok {
+		if w, ok := r.Channel.(Withdrawer); ok {
 			if err := w.Withdraw(m); err != nil {
 				return fmt.Errorf("%s: %w", r.Name(), err)
 			}
@@ -232,8 +243,8 @@ func takeBack(rs []route, m Meta) error {
 	return nil
 }
 
-// places are the channels that take one envelope in their life, by name, and the
-// ID of that envelope.
+// places are those that take one envelope in their life, by what [place] calls them,
+// and the ID of that envelope.
 type places map[string]string
 
 // taken says which envelope each channel may have got that takes one only.
@@ -244,9 +255,10 @@ func (o *Outbox) taken(rs []route) (places, error) {
 	all, err := o.allReceipts()
 	p := places{}
 	for _, r := range all {
+		r.rename(rs)
 		for name, a := range r.Channels {
 			if a.State == Delivered || a.State == Unconfirmed || a.Unclear {
-				p[name] = r.ID
+				p[place(name)] = r.ID
 			}
 		}
 	}
@@ -260,7 +272,7 @@ func forEnvelope(rs []route, p places, id, user string) []route {
 		if r.user != "" && r.user != user {
 			continue
 		}
-		if first := p[r.Name()]; r.one && first != "" && first != id {
+		if first := p[place(r.Name())]; r.one && first != "" && first != id {
 			continue
 		}
 		own = append(own, r)

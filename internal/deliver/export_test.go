@@ -34,6 +34,7 @@ type Wire struct {
 
 // RunWired is Run with the channels connected to w.
 func RunWired(ctx context.Context, t *target.Target, e *policy.Effective, w Wire, o Options) (Summary, error) {
+	_ = OpenOutbox(t).makeKey(e.Channels) // on a full disk there is none
 	rs, err := routes(e.Channels, t)
 	if err != nil {
 		return Summary{}, err

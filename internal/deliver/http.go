@@ -33,6 +33,7 @@ func init() {
 		Network:      true,
 		Deadline:     time.Minute,
 		Check:        checkHTTP,
+		Place:        placeOfHTTP,
 		New: func(c policy.Channel, t *target.Target) Channel {
 			return &web{c: c, t: t, dial: dialer.DialContext, now: time.Now}
 		},
@@ -55,7 +56,7 @@ type web struct {
 }
 
 // Name is "http:" and the server's name, with its port if that is not 443, and
-// with the user if the channel is for one.
+// with the user if the channel is for one. A tag of its place comes to it.
 func (w *web) Name() string {
 	u, err := url.Parse(w.c.URL)
 	if err != nil {
@@ -69,6 +70,17 @@ func (w *web) Name() string {
 }
 
 func (*web) Acknowledged() bool { return true }
+
+// placeOfHTTP is where a channel puts envelopes. A URL that is good for one is that
+// place, with its signature. Of another the query, and a user ahead of the host, are
+// credentials, and the place is the same when they change.
+func placeOfHTTP(c policy.Channel) string {
+	u, err := url.Parse(c.URL)
+	if c.TakesOne() || err != nil {
+		return c.URL
+	}
+	return u.Path
+}
 
 // Send makes one request. What the answer's code says counts as soon as the
 // answer's header is there; its body is no part of it.

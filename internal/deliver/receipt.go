@@ -76,7 +76,8 @@ func (r Receipt) Has(channel string) bool {
 // Standing returns [Delivered], [Offered], [Unconfirmed] or [Pending]: where an
 // envelope with this receipt stands under a policy's channels and its require.
 func (o *Outbox) Standing(e *policy.Effective, r Receipt) (string, error) {
-	rs, _ := routes(e.Channels, nil)
+	rs, _ := routes(e.Channels, o.t)
+	r.rename(rs)
 	p, err := o.taken(rs)
 	return r.state(forEnvelope(rs, p, r.ID, r.User), e.Require), err
 }
@@ -161,12 +162,14 @@ func (o *Outbox) saveReceipt(r Receipt) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{target.StateDir, target.Receipts} {
-		if err := o.t.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
+	if err := o.makeReceipts(); err != nil {
+		return err
 	}
 	return o.t.WriteFile(receiptFile(r.ID), append(data, '\n'), 0o600)
+}
+
+func (o *Outbox) makeReceipts() error {
+	return errors.Join(o.t.Mkdir(target.StateDir, 0o700), o.t.Mkdir(target.Receipts, 0o700))
 }
 
 func receiptFile(id string) string {

@@ -109,8 +109,11 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	}
 	p.to = o.routes
 	if p.to == nil {
-		p.to, p.err = routes(e.Channels, t)
+		p.err = box.makeKey(e.Channels)
+		p.to, err = routes(e.Channels, t)
+		p.fail(err)
 	}
+	p.fail(box.rename(p.to))
 	return p.run(ctx)
 }
 
@@ -227,7 +230,7 @@ func (p *pass) due(c route, q *parcel) bool {
 	switch {
 	case p.late[c.Name()], q.receipt.over(c):
 		return false
-	case c.one && p.places[c.Name()] != "" && p.places[c.Name()] != q.ID:
+	case c.one && p.places[place(c.Name())] != "" && p.places[place(c.Name())] != q.ID:
 		return false // an attempt of this pass
 	case !tried:
 		return true
@@ -311,7 +314,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 		return rerr
 	}
 	if c.one && (a.State == Delivered || a.State == Unconfirmed || a.Unclear) {
-		p.places[c.Name()] = item.ID
+		p.places[place(c.Name())] = item.ID
 	}
 	p.report(c, item, old, a, err)
 	return nil

@@ -187,6 +187,11 @@ func TestStatusOfChannels(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := st.Users[0]
+	for name := range u.Delivery {
+		if plain, tag, ok := strings.Cut(name, " #"); ok && len(tag) == 8 {
+			u.Delivery[plain] = u.Delivery[name]
+		}
+	}
 	for name, want := range map[string]string{"virtio": "failed", "console": "failed", "file": "offered", "http:localhost:1": "failed"} {
 		if d := u.Delivery[name]; d.State != want || d.Tries != 1 || d.Last.IsZero() || (d.Error == "") != (want == "offered") {
 			t.Errorf("%s: %+v", name, d)
