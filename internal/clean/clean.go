@@ -64,6 +64,10 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
+	// Nothing is to be removed from a directory that holds something else.
+	if _, err := t.Stat(target.Passwd); err != nil {
+		return nil, fmt.Errorf("%w; is the disk of a system mounted on %s?", err, t.Root())
+	}
 	p, err := imagePolicy(t, o.Policy)
 	if err != nil {
 		return nil, err

@@ -323,6 +323,17 @@ func TestRunLocked(t *testing.T) {
 	}
 }
 
+// A directory on which no disk is mounted stays as it is.
+func TestRunOnNoSystem(t *testing.T) {
+	tt := newImage(t, map[string]string{"/var/log/syslog": "x"})
+	if _, err := Run(t.Context(), tt, Options{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	if b, err := tt.ReadFile("/var/log/syslog"); string(b) != "x" || tt.Exists(target.StateDir) {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // Only what clean removes later is deferred: a host key of the image's own is not.
 func TestCoversHostKeys(t *testing.T) {
 	for name, want := range map[string]bool{"/etc/ssh/ssh_host_rsa_key": true, "/etc/ssh/own/key": false} {

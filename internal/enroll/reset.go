@@ -47,6 +47,10 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	}
 	t = t.View()
 	defer t.Release()
+	// Nothing is to be made in a directory on which no disk is mounted.
+	if _, err := t.Stat(target.ImagePolicy); err != nil {
+		return nil, fmt.Errorf("%w; is the disk of a baked system mounted on %s?", err, t.Root())
+	}
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
 	if err := r.directories(ctx); err != nil {
 		return nil, err

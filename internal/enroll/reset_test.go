@@ -6,6 +6,7 @@ package enroll
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -139,6 +141,17 @@ func TestResetRefused(t *testing.T) {
 				t.Error("the refused reset changed the secret")
 			}
 		})
+	}
+}
+
+// A directory on which no disk is mounted stays as it is.
+func TestResetOfNoSystem(t *testing.T) {
+	tt, _ := targettest.New(t)
+	if _, err := Reset(t.Context(), tt, "alice", nil, Options{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	if entries, err := tt.ReadDir("/"); len(entries) > 0 || err != nil {
+		t.Errorf("left %v, %v", entries, err)
 	}
 }
 

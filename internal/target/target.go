@@ -33,7 +33,7 @@ var (
 	ErrPath       = errors.New("not an absolute path")
 	ErrTooLarge   = errors.New("larger than 1 MiB")
 	ErrNotRegular = errors.New("not a regular file")
-	ErrNotOurs    = errors.New("not a directory owned by the user the agent runs as")
+	ErrNotOurs    = errors.New("not a directory owned by the user the agent runs as; move it away")
 	ErrLocked     = errors.New("locked by another process")
 	ErrUserName   = errors.New("not a user name")
 )
