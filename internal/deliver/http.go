@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -273,7 +274,7 @@ func (w *web) certificate() (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("client_key: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if uid, _, ok := target.Owner(info); !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || ok && uid != os.Geteuid() {
 		return tls.Certificate{}, fmt.Errorf("client_key: %q: %w", w.c.ClientKey, errKeyOpen)
 	}
 	key, err := w.t.ReadFile(w.c.ClientKey)

@@ -18,6 +18,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -234,6 +236,20 @@ func TestHTTPClientCertificate(t *testing.T) {
 	if err := p.send(); !errors.Is(err, errKeyOpen) || maySent(err) {
 		t.Errorf("a key for everybody: %v", err)
 	}
+	targettest.Put(t, p.tg, p.c.ClientKey, key, 0o600)
+	if err := os.Lchown(filepath.Join(p.tg.Root(), p.c.ClientKey), 1000, 0); err == nil { // root alone can
+		if err := p.send(); !errors.Is(err, errKeyOpen) || maySent(err) {
+			t.Errorf("a key of somebody else's: %v", err)
+		}
+	} else if os.Getenv("CI") == "true" {
+		t.Error(err)
+	}
+	must(t, os.Remove(filepath.Join(p.tg.Root(), p.c.ClientKey)))
+	must(t, os.Mkdir(filepath.Join(p.tg.Root(), p.c.ClientKey), 0o700))
+	if err := p.send(); !errors.Is(err, errKeyOpen) {
+		t.Errorf("a directory: %v", err)
+	}
+	must(t, os.Remove(filepath.Join(p.tg.Root(), p.c.ClientKey)))
 	targettest.Put(t, p.tg, p.c.ClientKey, "no key", 0o600)
 	if err := p.send(); !errors.Is(err, errKeyPair) || strings.Contains(err.Error(), "no key") {
 		t.Errorf("no key: %v", err)

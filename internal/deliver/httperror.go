@@ -44,7 +44,7 @@ var (
 	errNoEnvelope    = errors.New("the server redirects in a way that leaves the envelope behind; write the URL that it redirects to")
 	errLoop          = errors.New("the server redirects without end")
 	errNoCertificate = errors.New("no certificate in it")
-	errKeyOpen       = errors.New("others than root can read it; make it a file of root with mode 0600")
+	errKeyOpen       = errors.New("others than root can read or change it; make it a file of root's with mode 0600")
 	errKeyPair       = errors.New("not a certificate and its key in PEM")
 )
 
