@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -38,13 +39,20 @@ type HTTP struct {
 // Bounds on what clients can make a server do.
 const (
 	maxConns    = 2048
+	maxOfOne    = 512 // connections of one address
 	maxRequests = 512 // that are being stored
 	requestTime = 30 * time.Second
+	idleTime    = 10 * time.Second // that a connection may take, or be left, without a request
 	stopTime    = 10 * time.Second
 
 	// What one client may store: a burst, and then so many envelopes a minute.
 	clientBurst     = 32
 	clientPerMinute = 12
+
+	// What all those together may store who have no line of their own, whatever they
+	// call themselves: ten thousand servers started at once, and then twenty a second.
+	commonBurst     = 1 << 16
+	commonPerMinute = 1200
 )
 
 // Serve is the provider's end of the channel http. It takes
@@ -73,6 +81,7 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 		receiver:    r,
 		slots:       make(chan struct{}, maxRequests),
 		limits:      map[string]*rate.Limiter{},
+		common:      rate.NewLimiter(rate.Every(time.Minute/commonPerMinute), commonBurst),
 		complaints:  rate.NewLimiter(1, maxComplaint),
 		credentials: watched[credentials]{names: []string{r.HTTP.Credentials}, secret: true, logf: logf, parse: func(b [][]byte) (credentials, error) { return parseCredentials(b[0]) }},
 		certificate: watched[*tls.Certificate]{names: []string{r.HTTP.Cert, r.HTTP.Key}, logf: logf, parse: keyPair},
@@ -94,10 +103,10 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	srv := &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: requestTime / 3,
+		ReadHeaderTimeout: idleTime, // and the handshake's
 		ReadTimeout:       requestTime,
 		WriteTimeout:      2 * requestTime,
-		IdleTimeout:       2 * requestTime,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         &protocols,
 		ErrorLog:          log.New(lineLog(func(line string) { s.complain("%s", line) }), "", 0),
@@ -108,8 +117,11 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 			},
 		},
 	}
+	from := &crowd{Listener: l, most: r.mostOfOne, open: map[netip.Prefix]int{}, refuse: func(from netip.Prefix) {
+		s.complain("more than %d connections of %s at once: one refused", r.mostOfOne, from)
+	}}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.ServeTLS(netutil.LimitListener(l, maxConns), "", "") }()
+	go func() { ended <- srv.ServeTLS(netutil.LimitListener(from, maxConns), "", "") }()
 	select {
 	case err := <-ended:
 		return err
@@ -136,25 +148,22 @@ type server struct {
 	slots       chan struct{}
 
 	limitsMu sync.Mutex
-	limits   map[string]*rate.Limiter // by client
+	limits   map[string]*rate.Limiter // by client that has a line of its own
+	common   *rate.Limiter            // of all others
 
 	complaints *rate.Limiter
 	unsaid     int // complaints that were not logged; under limitsMu
 }
 
-// maxLimits is how many clients' limits are remembered. One more, and all have
-// their burst again.
-const maxLimits = 1 << 16
-
 // within counts an envelope of a client, and tells whether it may have one more.
 func (s *server) within(client string) bool {
+	if _, own := s.credentials.get()[client]; !own {
+		return s.common.Allow() // a new name is no new limit
+	}
 	s.limitsMu.Lock()
 	defer s.limitsMu.Unlock()
 	l := s.limits[client]
 	if l == nil {
-		if len(s.limits) >= maxLimits {
-			clear(s.limits)
-		}
 		l = rate.NewLimiter(rate.Every(time.Minute/clientPerMinute), clientBurst)
 		s.limits[client] = l
 	}

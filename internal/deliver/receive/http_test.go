@@ -21,6 +21,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -30,6 +31,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
@@ -286,6 +289,8 @@ func TestServeRefuses(t *testing.T) {
 		{"dots", request{path: "/../" + aliceID, header: good}, 404, wordPath},
 		{"encoded dots", request{path: "/%2e%2e/" + aliceID, header: good}, 404, wordPath},
 		{"encoded slash", request{path: "/web-1%2f" + aliceID + "%2f..", header: good}, 404, wordPath},
+		{"client in capitals, which is another's directory where case is ignored", request{path: "/Web-1/" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
+		{"client with a dot at its end, which Windows leaves out", request{path: "/web-1./" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
 		{"hidden client", request{path: "/.tmp-1/" + aliceID, header: good}, 404, wordPath},
 		{"long client", request{path: "/" + strings.Repeat("a", 65) + "/" + aliceID, header: good}, 404, wordPath},
 		{"everybody", request{path: "/*/" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
@@ -417,6 +422,8 @@ func TestParseCredentials(t *testing.T) {
 		"fields":          {"a hmac-sha256", ErrCredential},
 		"more fields":     {"a hmac-sha256 " + key + " b", ErrCredential},
 		"client":          {"../a hmac-sha256 " + key, errClient},
+		"capitals":        {"Web-1 hmac-sha256 " + key, errClient},
+		"dot":             {"web-1. hmac-sha256 " + key, errClient},
 		"one of two":      {"a hmac-sha256 " + key + "\nb\n", ErrCredential},
 	} {
 		c, err := parseCredentials([]byte(tt.text))
@@ -473,6 +480,82 @@ func TestServeRate(t *testing.T) {
 	}
 	t.Error("no limit")
 }
+
+// Who has the common key has one limit, under whatever names, and takes none of
+// those who have their own.
+func TestServeCommonRate(t *testing.T) {
+	s := &server{
+		credentials: watched[credentials]{value: credentials{"web-1": nil, anyClient: nil}},
+		limits:      map[string]*rate.Limiter{},
+		common:      rate.NewLimiter(0, 3),
+	}
+	for i, name := range []string{"a", "", "b", "c", "", "d"} {
+		if got := s.within(name); got != (i < 3) {
+			t.Errorf("%d, %q: %v", i, name, got)
+		}
+	}
+	if !s.within("web-1") || len(s.limits) != 1 {
+		t.Errorf("%d limits", len(s.limits))
+	}
+}
+
+// One address has so many connections and no more; others go on.
+func TestServeCrowd(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems have one loopback address")
+	}
+	p := serve(t, func(o *Options) { o.mostOfOne = 3 })
+	dial := func(from string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", strings.TrimPrefix(p.url, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	refused := func(c net.Conn) bool {
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		err := tls.Client(c, &tls.Config{RootCAs: p.pool, ServerName: "127.0.0.1"}).Handshake()
+		if err != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, new(x509.UnknownAuthorityError))) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	idle := []net.Conn{dial("127.0.0.1"), dial("127.0.0.1"), dial("127.0.0.1")}
+	if !refused(dial("127.0.0.1")) {
+		t.Error("a fourth connection")
+	}
+	if refused(dial("127.0.0.2")) {
+		t.Error("another address is refused")
+	}
+	idle[0].Close()
+	p.wait(func() bool { return !refused(dial("127.0.0.1")) })
+	if !strings.Contains(p.log.String(), "more than 3 connections of 127.0.0.1/32") {
+		t.Errorf("log:\n%s", p.log)
+	}
+}
+
+// A host may have all addresses of a network of 64 bits.
+func TestOrigin(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8::7": "2001:db8::/64", "fe80::7%eth0": "fe80::/64",
+	} {
+		ip := netip.MustParseAddr(addr)
+		c := &addressed{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 443))}
+		if got := origin(c).String(); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+}
+
+type addressed struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (a *addressed) RemoteAddr() net.Addr { return a.addr }
 
 // A client has room for so many envelopes, and what it has is confirmed still.
 func TestServeLimit(t *testing.T) {

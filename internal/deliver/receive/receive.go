@@ -18,7 +18,8 @@
 // # Limits
 //
 // Whoever can write to the socket, or has a credential, can have envelopes stored
-// that nobody asked for, up to a limit for each connection or client. What is
+// that nobody asked for, up to a limit for each connection, each client, and all
+// clients without a credential of their own. What is
 // stored looks like an age file; that it opens, and that it is from the machine
 // one thinks, only its recipient can tell. One directory is for one receiver on
 // one machine.
@@ -75,6 +76,7 @@ type Options struct {
 	Once int
 
 	frameTime time.Duration // how long a frame may take
+	mostOfOne int           // connections of one address
 	tune      func(*group)
 	write     func(f *os.File, data []byte) error
 }
@@ -97,6 +99,9 @@ func receive(ctx context.Context, o Options, run func(*receiver, context.Context
 	}
 	if o.frameTime == 0 {
 		o.frameTime = time.Minute
+	}
+	if o.mostOfOne == 0 {
+		o.mostOfOne = maxOfOne
 	}
 	if o.write == nil {
 		o.write = writeAll

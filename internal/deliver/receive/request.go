@@ -131,10 +131,10 @@ func (s *server) keep(e arrival, body []byte) (fresh bool, no frame.Word) {
 	default:
 		return false, wordBusy
 	}
+	if !s.within(e.client) {
+		return false, wordRate
+	}
 	if e.client != "" {
-		if !s.within(e.client) {
-			return false, wordRate
-		}
 		n, err := s.store.count(e.client)
 		if err == nil && n >= maxNew {
 			if there, err := compare(e.file, body); !there || err != nil {
