@@ -188,8 +188,10 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 		}
 		if len(res.Ways) == 0 {
 			fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", args[0])
-		} else if t.Live() {
+		} else if t.Booted() {
 			return startDelivery(e, t)
+		} else if t.Live() {
+			fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver, or take it as it is")
 		}
 		// Nothing delivers it, on a disk that is mounted elsewhere say, so the sealed
 		// envelope is given to whoever is at work here.
@@ -204,10 +206,6 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 
 // startDelivery lets the delivery unit send what is ready, in its sandbox.
 func startDelivery(e env, t *target.Target) error {
-	if !t.Booted() {
-		fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver")
-		return nil
-	}
 	if _, err := t.Run(e, target.Systemctl, "start", "--no-block", target.DeliverService); err != nil {
 		return errors.Join(errors.New("the new envelope is ready, but its delivery could not be started; run: totp-agent deliver"), err)
 	}

@@ -120,7 +120,7 @@ func look(t *target.Target, bound Identity) (sighting, error) {
 	if machineID != "" {
 		s.machineID, s.machine = machineID, digest("machine", machineID)
 	}
-	if isLive(t) {
+	if runs(t) {
 		uuid, err := readWord(t, target.DMIProductUUID)
 		if err != nil && !errors.Is(err, fs.ErrPermission) {
 			return s, err
@@ -155,6 +155,13 @@ func look(t *target.Target, bound Identity) (sighting, error) {
 // isLive is replaced by tests that play a running machine in a folder.
 var isLive = (*target.Target).Live
 
+// runs tells whether this is the machine itself, in a boot of its own. In a
+// rescue system the disk may as well be the root of a chroot: neither systemd nor
+// cloud-init has anything under /run there, and the hardware is another machine's.
+func runs(t *target.Target) bool {
+	return isLive(t) && (t.IsDir(target.SystemdRunDir) || t.IsDir(target.CloudRunDir) || !t.Exists(target.CloudInit))
+}
+
 // A cloudFact is what cloud-init says of this boot.
 type cloudFact struct {
 	instanceID string // of a real datasource, else empty
@@ -170,7 +177,7 @@ func cloudInit(t *target.Target) (cloudFact, error) {
 	if !t.Exists(target.CloudInit) {
 		return cloudFact{why: "cloud-init is not installed"}, nil
 	}
-	if isLive(t) {
+	if runs(t) {
 		for _, f := range []string{target.CloudDisabled, target.CloudRunDisabled} {
 			if t.Exists(f) {
 				return cloudFact{why: "cloud-init is disabled (" + f + ")"}, nil
@@ -178,7 +185,7 @@ func cloudInit(t *target.Target) (cloudFact, error) {
 		}
 	}
 	idFile := target.CloudRunInstanceID
-	if !isLive(t) {
+	if !runs(t) {
 		idFile = target.CloudDataInstanceID
 	}
 	id, err := readWord(t, idFile)
@@ -192,7 +199,7 @@ func cloudInit(t *target.Target) (cloudFact, error) {
 	ds, _, _ = strings.Cut(ds, ":")
 	switch {
 	case id == "":
-		return cloudFact{expected: isLive(t), why: "cloud-init has named no instance (" + idFile + " is missing or empty)"}, nil
+		return cloudFact{expected: runs(t), why: "cloud-init has named no instance (" + idFile + " is missing or empty)"}, nil
 	case ds == "DataSourceNone" || id == "iid-datasource-none":
 		return cloudFact{expected: true, why: "cloud-init found no datasource"}, nil
 	}

@@ -91,7 +91,7 @@ func (r *run) whose() error {
 		return err
 	}
 	switch {
-	case !old.IsZero() && (!isLive(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
+	case !old.IsZero() && (!runs(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
 		r.here.Identity = old
 	case !r.here.known:
 		// No datasource says who this is, and the hardware is not as before: root
@@ -162,7 +162,7 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
-	if !isLive(r.t) {
+	if !runs(r.t) {
 		r.adopted = m.ID
 		if err := r.remember(); err != nil {
 			return nil, err
@@ -219,7 +219,7 @@ const (
 // that a login could still rename over the state file. Those of logins that
 // died are removed.
 func (r *run) settle(ctx context.Context, user string) error {
-	if !isLive(r.t) {
+	if !runs(r.t) {
 		return nil
 	}
 	for deadline := time.Now().Add(settleLimit); ; {

@@ -28,17 +28,21 @@ func (m *machine) reset(user string, recipients ...string) (*ResetResult, error)
 }
 
 func TestReset(t *testing.T) {
-	for _, where := range []string{"live", "mounted"} {
+	for _, where := range []string{"live", "mounted", "chroot"} {
 		t.Run(where, func(t *testing.T) {
 			m := newMachine(t)
+			m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
 			m.mustRun()
 			old, _ := m.enrolled("alice")
+			bob, _ := m.enrolled("bob")
 			if where == "mounted" {
 				isLive = (*target.Target).Live
-				for _, f := range []string{target.CloudRunInstanceID, target.DMIProductUUID} {
-					if err := os.Remove(filepath.Join(m.t.Root(), f)); err != nil {
-						t.Fatal(err)
-					}
+			}
+			if where != "live" {
+				// Other hardware, and nothing of a boot of this system.
+				m.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
+				if err := os.RemoveAll(filepath.Join(m.t.Root(), "run")); err != nil {
+					t.Fatal(err)
 				}
 			}
 			res, err := m.reset("alice")
@@ -52,7 +56,10 @@ func TestReset(t *testing.T) {
 			if found := m.search(old.Secret); len(found) > 0 {
 				t.Errorf("the old secret is still in %q", found)
 			}
-			if where == "mounted" {
+			if now, _ := m.enrolled("bob"); now.Secret != bob.Secret {
+				t.Error("it was not bob's reset")
+			}
+			if where != "live" {
 				m.put(target.CloudRunInstanceID, "i-1\n")
 				m.put(target.DMIProductUUID, "3f2504e0-4f89-11d3-9a0c-0305e82c3301\n")
 			}
