@@ -47,9 +47,12 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	}
 	t = t.View()
 	defer t.Release()
-	// Nothing is to be made in a directory on which no disk is mounted.
-	if _, err := t.Stat(target.ImagePolicy); err != nil {
-		return nil, fmt.Errorf("%w; is the disk of a baked system mounted on %s?", err, t.Root())
+	// Nothing is to be made in a directory on which no disk is mounted, nor below
+	// one that waits for a file system of its own: a new secret there is none.
+	for _, name := range []string{target.ImagePolicy, target.StateDir} {
+		if _, err := t.Stat(name); err != nil && (name != target.StateDir || !runs(t)) {
+			return nil, fmt.Errorf("%w; is the disk of a baked system mounted on %s, and all of it?", err, t.Root())
+		}
 	}
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
 	if err := r.directories(ctx); err != nil {

@@ -162,6 +162,20 @@ func TestResetOfNoSystem(t *testing.T) {
 	}
 }
 
+// Where /var is a file system of its own, what is below it otherwise is none of
+// the machine's.
+func TestResetOfHalfASystem(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	isLive = (*target.Target).Live
+	if err := os.RemoveAll(filepath.Join(m.t.Root(), target.VarLib)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.reset("alice", testRecipient); !errors.Is(err, fs.ErrNotExist) || m.t.Exists(target.VarLib) {
+		t.Errorf("error %v, or something was made", err)
+	}
+}
+
 // A login that was past its comparison when the new file came renames the old
 // one back. The reset waits for it and wins.
 func TestResetAgainstALogin(t *testing.T) {
