@@ -54,7 +54,7 @@ func TestBoots(t *testing.T) {
 			if _, err := fmt.Sscanf(i.must("cloud-init", "--version"), "/usr/bin/cloud-init %d.", &major); err != nil || r.From != "" && major < 26 {
 				t.Fatalf("cloud-init %d: %v", major, err)
 			}
-			alice := i.img.people["alice"]
+			alice, root := i.img.people["alice"], i.img.people["root"]
 			heir, err := newPerson(i.dir, "alice", true) // owns the clone
 			if err != nil {
 				t.Fatal(err)
@@ -78,6 +78,7 @@ func TestBoots(t *testing.T) {
 			const script = "#!/bin/sh\necho hello\n"
 			merged, err := (cloudinit.Spec{Users: []cloudinit.User{
 				{Name: "alice", Recipients: []string{heir.recipient}, SSHKeys: []string{heir.key.Public}},
+				{Name: "root", Recipients: []string{root.recipient}, SSHKeys: []string{root.key.Public}},
 			}}).Merge("script", []byte(script))
 			if err != nil {
 				t.Fatal(err)
@@ -148,8 +149,8 @@ func TestBoots(t *testing.T) {
 						t.Errorf("refused %q", now.refused())
 					}
 				}},
-				{"a fourth one, beside a script of its owner's", "", beside, func(t *testing.T, now result) {
-					if !slices.Equal(now.enrolled(), []string{"alice"}) || len(now.cloud) > 0 {
+				{"a fourth one, beside a script, with a key for root", "", beside, func(t *testing.T, now result) {
+					if !slices.Equal(now.enrolled(), []string{"alice", "root"}) || len(now.cloud) > 0 {
 						t.Fatalf("enrolled %v, refused %q, cloud-init complains: %q", now.enrolled(), now.refused(), now.cloud)
 					}
 					if c := i.card(now, heir); c.Issuer != "Provider" || c.InstanceID != "i-4" {
