@@ -43,8 +43,9 @@ type merger struct {
 	spec Spec
 	in   insert
 
-	made  map[string]bool // users that their document makes as we would
-	users bool            // a list of users was seen
+	made   map[string]bool // users that their document makes as we would
+	users  bool            // a list of users was seen
+	looked int             // bytes of documents in the document
 }
 
 func (m *merger) merge(doc []byte) ([]byte, Errors) {
@@ -80,8 +81,12 @@ func (m *merger) merge(doc []byte) ([]byte, Errors) {
 	return m.beside(part{contentType: "text/plain", name: "user-data", body: doc}), nil
 }
 
-// maxNesting bounds documents in documents.
-const maxNesting = 4
+// What bounds documents in documents: how deep they are, and how many bytes they
+// have together. A part can be packed, and an alias can repeat it.
+const (
+	maxNesting = 4
+	maxLook    = 4 * MaxSize
+)
 
 // look finds the cloud-configs in a document and what in them clashes with ours.
 // What it cannot read is cloud-init's to judge, unless it is the document itself.
@@ -95,7 +100,11 @@ func (m *merger) look(k kind, doc []byte, level int) Errors {
 	case packed:
 		text, e := unpack(doc)
 		if e != nil {
+			m.looked += MaxSize // which it may have taken to find out
 			return Errors{e}
+		}
+		if errs, ok := m.mayLook(text); !ok {
+			return errs
 		}
 		k, e := kindOf(text)
 		if e != nil {
@@ -113,6 +122,18 @@ func (m *merger) look(k kind, doc []byte, level int) Errors {
 		return m.lookInTemplate(doc)
 	}
 	return nil
+}
+
+// mayLook reports whether a document in the document may be looked at, with the error
+// for the first one that may not.
+func (m *merger) mayLook(doc []byte) (errs Errors, ok bool) {
+	if m.looked > maxLook {
+		return nil, false
+	}
+	if m.looked += len(doc); m.looked > maxLook {
+		return Errors{{Rule: ErrTooLarge, Fix: "with all that is packed or repeated in it; no machine needs as much to be told"}}, false
+	}
+	return nil, true
 }
 
 func (m *merger) lookAt(doc []byte) Errors {
@@ -145,6 +166,9 @@ func (m *merger) lookInArchive(doc []byte, level int) Errors {
 	}
 	var errs Errors
 	for i, n := range top.Content[0].Content {
+		if m.looked > maxLook {
+			break
+		}
 		n = resolve(n)
 		text, typ := n.Value, ""
 		if n.Kind == yaml.MappingNode {
@@ -214,6 +238,12 @@ func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, 
 // lookInside looks at a document in a document, of the type that it is said to
 // be of. Lines and columns count in the inner one, which the path names.
 func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
+	if errs, ok := m.mayLook(text); !ok {
+		for _, e := range errs {
+			e.Path = path
+		}
+		return errs
+	}
 	k, e := kindOf(text)
 	if e != nil && typ == "text/cloud-config" {
 		k, e = cloudConfig, nil // it needs no first line then

@@ -15,6 +15,7 @@ import (
 	mimemultipart "mime/multipart"
 	"net/mail"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -406,6 +407,43 @@ func TestMergeWork(t *testing.T) {
 				}
 			case <-time.After(30 * time.Second): // it takes less than a second
 				t.Error("takes too long")
+			}
+		})
+	}
+}
+
+// TestMergeBombs: neither what is packed in parts, nor what is repeated by aliases, is
+// long to look at.
+func TestMergeBombs(t *testing.T) {
+	large := Header + "\na: [" + strings.Repeat("x, ", 300000) + "x]\n"
+	mime := func(part string) string {
+		text := wrapped([]byte(part))
+		part = "--b\nContent-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n" + string(text) + "\n"
+		return "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat(part, (MaxSize-200)/len(part)) + "--b--\n"
+	}
+	spoilt := []byte(gz(large))
+	spoilt[len(spoilt)-8]++ // the check sum
+	for name, tt := range map[string]struct {
+		doc  string
+		want error
+	}{
+		"parts that unpack to much":      {mime(gz(large)), ErrTooLarge},
+		"parts that unpack to too much":  {mime(gz(strings.Repeat("#", 16<<20))), ErrTooLarge},
+		"parts that are damaged at last": {mime(string(spoilt)), nil},
+		"an item of an archive again":    {"#cloud-config-archive\n- &a " + strconv.Quote(large[:500000]+"x]\n") + "\n" + strings.Repeat("- *a\n", 100000), ErrTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			_, err := ours.Merge("", []byte(tt.doc))
+			if !errors.Is(err, tt.want) || tt.want == nil && err != nil {
+				t.Errorf("%d bytes: %v, want %v", len(tt.doc), err, tt.want)
+			}
+			if took := time.Since(start); took > 30*time.Second { // of a second or two
+				t.Errorf("took %s", took)
+			}
+			var errs Errors
+			if errors.As(err, &errs) && len(errs) > 8 {
+				t.Errorf("%d errors", len(errs))
 			}
 		})
 	}
