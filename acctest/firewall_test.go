@@ -173,6 +173,19 @@ done`)
 		t.Errorf("check: exit %d\n%s%s", s.code, s.out, s.err)
 	}
 
+	// Debian's units of firewalld and cloud-init wait for each other, where both can
+	// be installed.
+	if r.Suite != rootfs.Debian13.Suite {
+		shell(`dpkg-deb --fsys-tarfile /var/cache/apt/archives/cloud-init_*.deb | tar --extract --directory=/ ./lib/systemd/system/cloud-init.service`)
+		if s := m.agent("check"); s.code != 0 || !strings.Contains(s.out, "firewalld.service waits for cloud-init") {
+			t.Errorf("check: exit %d\n%s%s", s.code, s.out, s.err)
+		}
+		shell(`sed /network-pre/d /lib/systemd/system/firewalld.service >/etc/systemd/system/firewalld.service`)
+		if s := m.agent("check"); s.code != 0 || strings.Contains(s.out, "cloud-init") {
+			t.Errorf("check with a unit of one's own: exit %d\n%s%s", s.code, s.out, s.err)
+		}
+	}
+
 	// Rules that somebody takes away are missed, and a bake that fails after the
 	// firewalls takes its own away.
 	shell(`sed -i 's/^ENABLED=yes/ENABLED=no/' /etc/ufw/ufw.conf

@@ -41,8 +41,8 @@ type firewall interface {
 	name() string
 	// active tells whether the rules hold, or will when the machine starts.
 	active(ctx context.Context, t *target.Target) bool
-	// lacks are the needs that no rule allows, and denied those that a rule of
-	// the administrator's own forbids, with that rule.
+	// lacks are the needs that no rule allows, and denied what keeps others from
+	// being met that is the administrator's: a rule that forbids one, a unit.
 	lacks(ctx context.Context, t *target.Target, needs []need) (missing []need, denied []string, err error)
 	// allow adds a rule for each need by the program's own command. The journal
 	// can take it back.
@@ -251,7 +251,7 @@ func (c *checker) firewalls(ctx context.Context) {
 			c.add(Warning, "firewall", f.name(), "has no rule that lets "+n.String()+" through", bakeAgain)
 		}
 		for _, d := range denied {
-			c.add(Warning, "firewall", f.name(), d, "remove the rule, unless you mean it")
+			c.add(Warning, "firewall", f.name(), d, "remove that, unless you mean it")
 		}
 	}
 	if !own {

@@ -93,7 +93,25 @@ func (f firewalld) lacks(ctx context.Context, t *target.Target, needs []need) (m
 			missing = append(missing, n)
 		}
 	}
-	return missing, nil, nil
+	return missing, bootLoop(t), nil
+}
+
+// bootLoop tells whether firewalld and cloud-init wait for each other at boot, as
+// Debian's units of both do: firewalld is before network-pre.target and after
+// sysinit.target, and cloud-init is the other way round. systemd drops a job to get
+// on, which can be firewalld's, or the one that makes the users. A drop-in
+// cannot take an order back.
+func bootLoop(t *target.Target) []string {
+	before := func(unit, which string) (string, bool) {
+		file, _ := unitFile(t, unit)
+		text, err := t.ReadFile(file)
+		return file, err == nil && strings.Contains(string(text), "\nBefore="+which)
+	}
+	file, ours := before(firewalldUnit, "network-pre.target")
+	if _, theirs := before("cloud-init.service", "sysinit.target"); !ours || !theirs {
+		return nil
+	}
+	return []string{"Before=network-pre.target in " + file + " waits for cloud-init, which waits for it: systemd drops one of them at boot"}
 }
 
 // A firewalldPlace is a zone or a policy, by the option that names it.

@@ -213,6 +213,34 @@ func TestFirewalldList(t *testing.T) {
 	}
 }
 
+func TestBootLoop(t *testing.T) {
+	const ours, theirs = "[Unit]\nBefore=network-pre.target\n", "[Unit]\nBefore=network-online.target\nBefore=sysinit.target\n"
+	for _, c := range []struct {
+		name, ours, own, theirs string
+		want                    bool
+	}{
+		{"Debian's units", ours, "", theirs, true},
+		{"no cloud-init", ours, "", "", false},
+		{"cloud-init of other systems", ours, "", "[Unit]\nBefore=network-online.target\n", false},
+		{"firewalld of other systems", "[Unit]\nBefore=network.target\n", "", theirs, false},
+		{"a unit of one's own", ours, "[Unit]\nBefore=network.target\n", theirs, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			for name, text := range map[string]string{
+				"/lib/systemd/system/firewalld.service": c.ours, "/etc/systemd/system/firewalld.service": c.own, "/lib/systemd/system/cloud-init.service": c.theirs,
+			} {
+				if text != "" {
+					m.put(name, text, 0o644)
+				}
+			}
+			if got := bootLoop(m.Target); len(got) > 0 != c.want {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
 func TestNftBlocks(t *testing.T) {
 	const drop = "table inet filter {\n chain input {\n  type filter hook input priority 0; policy drop;\n  ct state established accept\n%s }\n chain output {\n  type filter hook output priority filter; policy %s;\n%s }\n}\n"
 	for _, c := range []struct {

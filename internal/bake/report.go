@@ -97,7 +97,7 @@ type ReportTime struct {
 type ReportFirewall struct {
 	Name    string   `json:"name"`    // "ufw"
 	Allowed []string `json:"allowed"` // what a bake had it let through: "22/tcp in"; none: it did
-	Denied  []string `json:"denied"`  // rules of the administrator's own that were left
+	Denied  []string `json:"denied"`  // what forbids it and is the administrator's, and was left
 }
 
 // A ReportFile is one file that was written or changed.
