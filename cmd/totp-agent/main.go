@@ -83,6 +83,9 @@ func run(args []string, out, errw io.Writer) int {
 func (v verb) run(args []string, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A lost connection takes the terminal, or who reads the pipe, along. What has
+	// begun goes on to its end: half a bake is worse than one that nobody sees.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGPIPE)
 	e := env{Context: ctx, out: out, err: errw, root: "/"}
 	fs := flag.NewFlagSet("totp-agent "+v.name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
