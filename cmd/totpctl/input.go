@@ -47,7 +47,8 @@ func readAll(what string, r io.Reader, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", what, reason(err))
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: %w: it has more than %d MiB", what, errInputTooLarge, limit>>20)
+		return nil, withHints(fmt.Errorf("%s: %w: it has more than %d MiB", what, errInputTooLarge, limit>>20),
+			"cut out the part that is meant, and give that")
 	}
 	return asUTF8(data), nil
 }

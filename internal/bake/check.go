@@ -215,7 +215,7 @@ func (c *checker) pam() {
 	}
 	entries, err := authEntries(c.t.ReadFile, target.PAMService, c.facts.pamPassword)
 	if err != nil {
-		c.add(Critical, "pam-service", target.PAMService, err.Error(), "reinstall "+c.facts.sshPackage+", and bake again")
+		c.add(Critical, "pam-service", target.PAMService, err.Error(), "bring the package's file back (with dpkg: reinstall "+c.facts.sshPackage+" with --force-confmiss), and bake again")
 		return
 	}
 	found := 0
