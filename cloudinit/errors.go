@@ -122,6 +122,7 @@ var (
 
 // Where a document and a [Spec] want different things.
 var (
+	ErrTwoCarriers  = errors.New("is the layer in another way, and the agent refuses one that comes in two")
 	ErrSameFile     = errors.New("is written by the document already")
 	ErrOtherKeys    = errors.New("is a user of the document with other keys")
 	ErrPasswordAuth = errors.New("lets passwords in")

@@ -15,6 +15,7 @@ var (
 	template         = regexp.MustCompile(`(?i)^\s*## template: *jinja[^\n]*\n\s*#cloud-config\b`)
 	templateUsers    = regexp.MustCompile(`(?im)^["']?users["']?[ \t]*:`)
 	templatePassword = regexp.MustCompile(`(?im)^["']?ssh_pwauth["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
+	templateKey      = regexp.MustCompile(`(?m)^["']?(` + moduleKey + `)["']?[ \t]*:`)
 	templatePath     = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s{,-])?["']?path["']?[ \t]*:[ \t]*["']?(/[^\s"',}]+)`)
 )
 
@@ -34,6 +35,9 @@ func (m *merger) lookInTemplate(doc []byte) Errors {
 		if path.Clean(string(doc[found[2]:found[3]])) == m.spec.File() {
 			clash("write_files", found, ErrSameFile, fixSameFile)
 		}
+	}
+	if found := templateKey.FindSubmatchIndex(doc); found != nil {
+		clash(moduleKey, found, ErrTwoCarriers, fixSameFile)
 	}
 	if found := templatePassword.FindSubmatchIndex(doc); found != nil {
 		clash("ssh_pwauth", found, ErrPasswordAuth, fixPasswordAuth)

@@ -257,7 +257,7 @@ const (
 // of s that the document makes already, with the same keys.
 func (s Spec) clashes(t theirs) (errs Errors, made map[string]bool) {
 	made = make(map[string]bool)
-	for _, check := range []func(theirs, map[string]bool) Errors{s.clashingFiles, s.clashingUsers, clashingPasswords, clashingModules} {
+	for _, check := range []func(theirs, map[string]bool) Errors{s.clashingFiles, clashingKey, s.clashingUsers, clashingPasswords, clashingModules} {
 		errs = append(errs, check(t, made)...)
 	}
 	if s.Vendor {
@@ -305,6 +305,20 @@ func (s Spec) clashingFiles(t theirs, _ map[string]bool) Errors {
 		}
 	}
 	return errs
+}
+
+// moduleKey is the key that cloud-init's module hands to the agent.
+const moduleKey = "totp"
+
+func clashingKey(t theirs, _ map[string]bool) Errors {
+	f, e := t.get(moduleKey)
+	switch {
+	case e != nil:
+		return Errors{e}
+	case f == nil:
+		return nil
+	}
+	return Errors{at(f.key, moduleKey, "", ErrTwoCarriers, fixSameFile)}
 }
 
 func (s Spec) clashingUsers(t theirs, made map[string]bool) Errors {
