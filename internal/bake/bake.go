@@ -53,6 +53,7 @@ var (
 	ErrAgent       = errors.New("not an agent for this system")
 	ErrPAM         = errors.New("the PAM service sshd has another way to authenticate")
 	ErrSSHDConfig  = errors.New("sshd would not read the agent's settings first")
+	ErrWritable    = errors.New("whoever can may let himself in")
 	ErrUnit        = errors.New("the unit that starts sshd is not the distribution's")
 	ErrPackage     = errors.New("not installed")
 	ErrSSHDRefuses = errors.New("sshd refuses its configuration")

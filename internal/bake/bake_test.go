@@ -325,6 +325,8 @@ func TestRunRefuses(t *testing.T) {
 		{"an include that authenticates", func(m *machine) {
 			m.put("/etc/pam.d/common-account", "# local\nauth sufficient pam_permit.so\n", 0o644)
 		}, ErrPAM, "/etc/pam.d/common-account:2"},
+		{"a PAM file that others write", func(m *machine) { m.must(m.Chmod(target.PAMService, 0o666)) }, ErrWritable, target.PAMService},
+		{"sshd_config that others write", func(m *machine) { m.must(m.Chmod(target.SSHDConfig, 0o666)) }, ErrWritable, target.SSHDConfig},
 		{"sshd started otherwise", func(m *machine) { m.edit(unit, "sshd -D $SSHD_OPTS", "sshd -D -f /etc/my_sshd_config") }, ErrUnit, unit},
 		{"a drop-in that starts sshd", func(m *machine) {
 			m.put("/etc/systemd/system/ssh.service.d/zz.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o UsePAM=no\n", 0o644)

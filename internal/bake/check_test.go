@@ -78,6 +78,10 @@ func TestCheck(t *testing.T) {
 		{"PAM file that others write", chmod(pamFile, 0o666), []string{"file-mode " + pamFile}},
 
 		{"no state directory", remove(state), []string{"file-missing " + state}},
+		{"directory of PAM files that others write", chmod("/etc/pam.d", 0o777), []string{"file-mode /etc/pam.d"}},
+		{"sshd_config that others write", chmod(target.SSHDConfig, 0o664), []string{"file-mode " + target.SSHDConfig}},
+		{"drop-ins that others add", chmod(target.SSHDDropInDir, 0o757), []string{"file-mode " + target.SSHDDropInDir}},
+		{"sshd's directory that others write", chmod("/etc/ssh", 0o775), []string{"file-mode /etc/ssh"}},
 		{"state directory open", chmod(state, 0o755), []string{"file-mode " + state}},
 		{"state directory a link", func(m *machine) {
 			m.must(m.RemoveAll(state))

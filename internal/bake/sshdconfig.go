@@ -37,6 +37,20 @@ func (ps problems) err() error {
 	return errors.Join(errs...)
 }
 
+// writableProblems looks at what decides about a login and is not the agent's
+// own. Its mode is the distribution's; what must not be is that others write it.
+func writableProblems(t *target.Target) (ps problems) {
+	for _, name := range []string{target.PAMService, target.PAMDir, target.SSHDConfig, target.SSHDDropInDir, target.SSHDir} {
+		if fi, err := t.Stat(name); err == nil && (!owned(fi) || fi.Mode().Perm()&0o022 != 0) {
+			ps = append(ps, problem{
+				id: "file-mode", path: name, what: "others than root can write it", err: ErrWritable,
+				fix: "run: chown root " + name + " && chmod go-w " + name,
+			})
+		}
+	}
+	return ps
+}
+
 // The lines at the top of sshd_config. Its own Include of the whole directory
 // would do, were it not for what others may put ahead of it, or into a file that
 // sorts before ours: a Match block there would be the first that matches.

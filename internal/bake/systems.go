@@ -200,7 +200,7 @@ func (b *baker) system(context.Context) (string, error) {
 // that would break the bake.
 func (b *baker) understand() []error {
 	_, _, pam := b.facts.pamFile(b.t)
-	return []error{pam, b.facts.unitProblems(b.t).err(), b.facts.cloudInit(b.t)}
+	return []error{pam, writableProblems(b.t).err(), b.facts.unitProblems(b.t).err(), b.facts.cloudInit(b.t)}
 }
 
 // version asks sshd who it is and makes the plan of all files.
