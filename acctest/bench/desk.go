@@ -20,6 +20,11 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
+const (
+	maxDesk      = 30 * time.Millisecond // of a command, as a process
+	minDocuments = 1000                  // a second
+)
+
 // printDesk times what is done at a desk, or by a control plane for every order:
 // the making of user-data, by the library or by the program, and the opening of an
 // envelope.
@@ -43,8 +48,7 @@ func printDesk(dir string) error {
 	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./cmd/totpctl").CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
-	fmt.Printf("\n%-28s %12s %12s\n", "at a desk", "CPU", "wall")
-	fmt.Printf("%-28s %12s %12s\n", "limit", "", "30ms")
+	fmt.Printf("\n%-28s %12s %12s %12s\n", "at a desk", "CPU", "wall", "limit")
 	for _, args := range [][]string{
 		{"user-data", "--user", "alice", "--recipient", recipient},
 		{"open", "-i", key, envelope},
@@ -53,9 +57,9 @@ func printDesk(dir string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-28s %12s %12s\n", "totpctl "+args[0], cpu, wall)
+		fmt.Printf("%-28s %12s %12s %12s %s\n", "totpctl "+args[0], cpu, wall, maxDesk, met(wall <= maxDesk))
 	}
-	fmt.Printf("%-28s %12s, %d documents a second (limit: 1000)\n\n", "package cloudinit", each.Round(time.Microsecond), time.Second/each)
+	fmt.Printf("%-28s %12s, %d documents a second (limit: %d) %s\n", "package cloudinit", each.Round(time.Microsecond), time.Second/each, minDocuments, met(time.Second/each >= minDocuments))
 	return nil
 }
 

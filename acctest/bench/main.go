@@ -67,9 +67,13 @@ func run() error {
 	if err := printDesk(dir); err != nil {
 		return err
 	}
+	if err := printPage(); err != nil {
+		return err
+	}
 	if err := printReceived(dir); err != nil {
 		return err
 	}
+	fmt.Println()
 	if os.Geteuid() != 0 {
 		return errors.New("the times need root, since the agent runs in a root of its own")
 	}

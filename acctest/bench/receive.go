@@ -39,7 +39,8 @@ const (
 	receiveTime = 5 * time.Second
 	mostOfLoad  = 20000 // envelopes: the limit of those who share a credential is 65536 at once
 	receiveKey  = "0123456789abcdef0123456789abcdef"
-	minReceived = 1000
+	minReceived = 1000 // a second, of many clients
+	manyClients = 256
 )
 
 // printReceived measures how many envelopes a second "totpctl receive" takes
@@ -52,15 +53,18 @@ func printReceived(dir string) error {
 		return err
 	}
 	defer p.stop()
-	fmt.Printf("\n%-28s %12s %12s %12s\n", "totpctl receive --listen", "clients", "envelopes", "a second")
-	for _, clients := range []int{1, 16, 256} {
+	fmt.Printf("\n%-28s %12s %12s %12s %12s\n", "totpctl receive --listen", "clients", "envelopes", "a second", "limit")
+	for _, clients := range []int{1, 16, manyClients} {
 		n, took, err := p.load(clients)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-28s %12d %12d %12.0f\n", "HTTPS, HMAC, 3 KB", clients, n, float64(n)/took.Seconds())
+		limit, verdict := "", ""
+		if rate := float64(n) / took.Seconds(); clients == manyClients {
+			limit, verdict = fmt.Sprint(minReceived), met(rate >= minReceived)
+		}
+		fmt.Printf("%-28s %12d %12d %12.0f %12s %s\n", "HTTPS, HMAC, 3 KB, durable", clients, n, float64(n)/took.Seconds(), limit, verdict)
 	}
-	fmt.Printf("\nlimit: %d a second of many clients, each envelope durable\n", minReceived)
 	return nil
 }
 
