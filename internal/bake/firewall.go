@@ -44,12 +44,13 @@ type firewall interface {
 	// lacks are the needs that no rule allows, and denied what keeps others from
 	// being met that is the administrator's: a rule that forbids one, a unit.
 	lacks(ctx context.Context, t *target.Target, needs []need) (missing []need, denied []string, err error)
-	// allow adds a rule for each need by the program's own command. The journal
-	// can take it back.
+	// allow adds a rule for each of the needs that lacks has found missing, by the
+	// program's own command. The journal can take it back.
 	allow(ctx context.Context, b *baker, needs []need) error
 }
 
-var firewalls = []firewall{ufw{}, firewalld{}}
+// firewalls are those of one machine at one time: they remember what they have read.
+func firewalls() []firewall { return []firewall{ufw{}, &firewalld{}} }
 
 // ErrFirewall says that a firewall could not be told to let SSH in.
 var ErrFirewall = errors.New("the firewall did not take the rule")
@@ -62,7 +63,7 @@ func (b *baker) firewall(ctx context.Context) (string, error) {
 	}
 	var said []string
 	var needs []need
-	for _, f := range firewalls {
+	for _, f := range firewalls() {
 		if !f.active(ctx, b.t) {
 			continue
 		}
@@ -231,8 +232,7 @@ func (c *checker) firewalls(ctx context.Context) {
 	if c.facts.policy.Firewall == policy.FirewallNone {
 		return
 	}
-	active := slices.Clone(firewalls)
-	active = slices.DeleteFunc(active, func(f firewall) bool { return !f.active(ctx, c.t) })
+	active := slices.DeleteFunc(firewalls(), func(f firewall) bool { return !f.active(ctx, c.t) })
 	own := len(active) == 0 && enabled(c.t, nftablesUnit)
 	if len(active) == 0 && !own {
 		return

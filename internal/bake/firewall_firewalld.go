@@ -15,41 +15,41 @@ import (
 // firewalld is looked at and changed by firewall-cmd(1) where it runs, and else by
 // firewall-offline-cmd(1), which takes the same options. What comes in is the
 // default zone's matter; what goes out is let through unless a policy for the host
-// drops it, firewalld.policies(5).
-type firewalld struct{}
+// drops it, firewalld.policies(5). Each command is a Python of its own, which takes
+// its time, so that nothing is asked twice.
+type firewalld struct {
+	runs   bool // it answers
+	places firewalldPlaces
+}
 
 const firewalldUnit = "firewalld.service"
 
-func (firewalld) name() string { return "firewalld" }
+func (*firewalld) name() string { return "firewalld" }
 
-func (firewalld) active(ctx context.Context, t *target.Target) bool {
-	return t.IsRegular(target.FirewallOfflineCmd) && (enabled(t, firewalldUnit) || firewalldRuns(ctx, t))
-}
-
-func firewalldRuns(ctx context.Context, t *target.Target) bool {
-	if !t.Booted() || !t.IsRegular(target.FirewallCmd) {
+func (f *firewalld) active(ctx context.Context, t *target.Target) bool {
+	if !t.IsRegular(target.FirewallOfflineCmd) {
 		return false
 	}
-	_, err := t.Run(ctx, target.FirewallCmd, "--state")
-	return err == nil
+	if t.Booted() && t.IsRegular(target.FirewallCmd) {
+		_, err := t.Run(ctx, target.FirewallCmd, "--state")
+		f.runs = err == nil
+	}
+	return f.runs || enabled(t, firewalldUnit)
 }
 
-// firewalldCommand is what answers for the permanent configuration.
-func firewalldCommand(ctx context.Context, t *target.Target) func(args ...string) ([]byte, error) {
+// ask asks for the permanent configuration, or changes it.
+func (f *firewalld) ask(ctx context.Context, t *target.Target, args ...string) ([]byte, error) {
 	argv := []string{target.FirewallOfflineCmd}
-	if firewalldRuns(ctx, t) {
-		argv = []string{target.FirewallCmd, "--permanent"}
-	}
-	return func(args ...string) ([]byte, error) {
-		argv := argv
-		if slices.Contains(args, "--get-default-zone") {
-			argv = argv[:1] // there is one only
+	if f.runs {
+		argv = []string{target.FirewallCmd}
+		if !slices.Contains(args, "--get-default-zone") { // there is one only
+			argv = append(argv, "--permanent")
 		}
-		return t.Run(ctx, append(slices.Clip(argv), args...)...)
 	}
+	return t.Run(ctx, append(argv, args...)...)
 }
 
-// A firewalldList is what --list-all and --info-policy print: "  services: ssh".
+// A firewalldList is what --list-all prints of a zone or a policy: "  services: ssh".
 type firewalldList map[string]string
 
 func parseFirewalldList(out []byte) firewalldList {
@@ -83,13 +83,12 @@ func (l firewalldList) allows(n need) bool {
 		})
 }
 
-func (f firewalld) lacks(ctx context.Context, t *target.Target, needs []need) (missing []need, denied []string, err error) {
-	_, lists, err := f.lists(ctx, t)
-	if err != nil {
+func (f *firewalld) lacks(ctx context.Context, t *target.Target, needs []need) (missing []need, denied []string, err error) {
+	if err := f.read(ctx, t); err != nil {
 		return nil, nil, err
 	}
 	for _, n := range needs {
-		if len(lists.lacking(n)) > 0 {
+		if len(f.places.lacking(n)) > 0 {
 			missing = append(missing, n)
 		}
 	}
@@ -134,42 +133,54 @@ func (ps firewalldPlaces) lacking(n need) []firewalldPlace {
 	return lacking
 }
 
-// lists are the default zone, and the policies that drop what the host sends.
-func (firewalld) lists(ctx context.Context, t *target.Target) (run func(...string) ([]byte, error), ps firewalldPlaces, err error) {
-	run = firewalldCommand(ctx, t)
-	out, err := run("--get-default-zone")
+// read reads the default zone, and the policies that drop what the host sends.
+func (f *firewalld) read(ctx context.Context, t *target.Target) error {
+	out, err := f.ask(ctx, t, "--get-default-zone")
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	option := "--zone=" + strings.TrimSpace(string(out))
-	if out, err = run(option, "--list-all"); err != nil {
-		return nil, nil, err
+	if out, err = f.ask(ctx, t, option, "--list-all"); err != nil {
+		return err
 	}
+	f.places = nil
 	if zone := parseFirewalldList(out); zone["target"] != "ACCEPT" {
-		ps = append(ps, firewalldPlace{option: option, list: zone})
+		f.places = append(f.places, firewalldPlace{option: option, list: zone})
 	}
 	// There were no policies before firewalld 0.9.
-	out, _ = run("--get-policies")
-	for _, name := range strings.Fields(string(out)) {
-		out, err := run("--info-policy=" + name)
-		if err != nil {
-			return nil, nil, err
-		}
-		policy := parseFirewalldList(out)
+	out, _ = f.ask(ctx, t, "--list-all-policies")
+	f.places = append(f.places, parseFirewalldPolicies(out)...)
+	return nil
+}
+
+// parseFirewalldPolicies finds the policies that drop what the host sends. A line
+// that is not indented begins with the name of one.
+func parseFirewalldPolicies(out []byte) (ps firewalldPlaces) {
+	var name, text string
+	end := func() {
+		policy := parseFirewalldList([]byte(text))
 		if slices.Contains(strings.Fields(policy["ingress-zones"]), "HOST") && (policy["target"] == "DROP" || policy["target"] == "REJECT") {
 			ps = append(ps, firewalldPlace{option: "--policy=" + name, out: true, list: policy})
 		}
 	}
-	return run, ps, nil
+	for line := range strings.Lines(string(out)) {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+			end()
+			name, text = strings.Fields(line)[0], ""
+			continue
+		}
+		text += line
+	}
+	end()
+	return ps
 }
 
-func (f firewalld) allow(ctx context.Context, b *baker, needs []need) error {
-	run, lists, err := f.lists(ctx, b.t)
-	if err != nil {
-		return err
-	}
+func (f *firewalld) allow(ctx context.Context, b *baker, needs []need) error {
 	reload := func(ctx context.Context) error {
-		if !firewalldRuns(ctx, b.t) {
+		if !f.runs {
 			return nil
 		}
 		_, err := b.t.Run(ctx, target.FirewallCmd, "--reload")
@@ -185,8 +196,8 @@ func (f firewalld) allow(ctx context.Context, b *baker, needs []need) error {
 		if service := firewalldServices[n]; service != "" {
 			add = "--add-service=" + service
 		}
-		for _, p := range lists.lacking(n) {
-			if _, err := run(p.option, add); err != nil {
+		for _, p := range f.places.lacking(n) {
+			if _, err := f.ask(ctx, b.t, p.option, add); err != nil {
 				return err
 			}
 		}

@@ -213,6 +213,48 @@ func TestFirewalldList(t *testing.T) {
 	}
 }
 
+func TestFirewalldPolicies(t *testing.T) {
+	const text = `allow-host-ipv6 (active)
+  priority: -15000
+  target: CONTINUE
+  ingress-zones: ANY
+  egress-zones: HOST
+  services: 
+  rich rules: 
+	rule family="ipv6" icmp-type name="redirect" accept
+
+own (active)
+  target: DROP
+  ingress-zones: HOST
+  egress-zones: ANY
+  services: dns
+  rich rules: 
+	rule family="ipv4" source address="192.0.2.0/24" service name="ntp" accept
+
+strict
+  target: REJECT
+  ingress-zones: HOST public
+  services: ssh
+  ports: 53/udp
+  rich rules: 
+
+forward (active)
+  target: DROP
+  ingress-zones: public
+  services: ntp
+`
+	ps := parseFirewalldPolicies([]byte(text))
+	if len(ps) != 2 || ps[0].option != "--policy=own" || ps[1].option != "--policy=strict" || !ps[0].out || !ps[1].out {
+		t.Fatalf("%+v", ps)
+	}
+	if l := ps.lacking(ntpOut); len(l) != 1 || l[0].option != "--policy=strict" {
+		t.Errorf("%+v", l)
+	}
+	if ps := parseFirewalldPolicies(nil); len(ps) != 0 {
+		t.Errorf("of nothing: %+v", ps)
+	}
+}
+
 func TestBootLoop(t *testing.T) {
 	const ours, theirs = "[Unit]\nBefore=network-pre.target\n", "[Unit]\nBefore=network-online.target\nBefore=sysinit.target\n"
 	for _, c := range []struct {
