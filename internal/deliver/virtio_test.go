@@ -161,7 +161,7 @@ func TestVirtio(t *testing.T) {
 }
 
 func TestVirtioFaults(t *testing.T) {
-	const short = 400 * time.Millisecond
+	const short = 2 * time.Second // a loaded machine needs a while to come to the fault itself
 	answers := func(s string) func(*fakePort, []byte) {
 		return func(p *fakePort, _ []byte) { p.in = append(p.in, s...) }
 	}
