@@ -78,6 +78,29 @@ func (Go) Run(ctx context.Context, s Server, a Account, command string) (string,
 	return out, err
 }
 
+// HostKey returns the Ed25519 host key that a server shows, as a [Server] has it, to
+// be compared with the right one later.
+func (Go) HostKey(ctx context.Context, host string, port int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	var shown string
+	_, _, _, err = ssh.NewClientConn(conn, addr, &ssh.ClientConfig{HostKeyAlgorithms: []string{ssh.KeyAlgoED25519}, HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+		shown = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+		return errHostKey // that is all there was to know
+	}})
+	if shown == "" {
+		return "", err
+	}
+	return shown, nil
+}
+
 func (r *Result) goLogin(ctx context.Context, s Server, t Try) error {
 	return r.goSession(ctx, s, t, func(session *ssh.Session) error {
 		p := newProof(t.User)

@@ -62,7 +62,8 @@ func TestAcceptance(t *testing.T) {
 	}
 	t.Run("a clone has secrets of its own", func(t *testing.T) { testClone(t, res) })
 	b := boots{res: res}
-	if t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res, b.begin) }) {
+	spoil := func(t *testing.T) { b.begin(t); b.spoil(t, 0) }
+	if t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res, spoil) }) {
 		b.run(t)
 	}
 	for _, m := range moments {

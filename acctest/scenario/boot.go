@@ -68,8 +68,8 @@ func cycles(texts ...string) error {
 }
 
 // Newcomer adds an account with a login key that the agent has not seen, as an
-// administrator's adduser does, and gives root a password, for the console. It is a
-// login with the card that does it.
+// administrator's adduser does, and gives root a password and [LookProgram], for the
+// console. It is a login with the card that does it.
 func (i *Instance) Newcomer(ctx context.Context, c card.Card, name string) (p *Person, password string, err error) {
 	dir, err := os.MkdirTemp(i.dir, "newcomer-")
 	if err != nil {
@@ -85,7 +85,9 @@ func (i *Instance) Newcomer(ctx context.Context, c card.Card, name string) (p *P
 mkdir -m 700 /home/%[1]s/.ssh
 echo '%[2]s' >/home/%[1]s/.ssh/authorized_keys
 chown -R %[1]s: /home/%[1]s/.ssh
-printf '%%s\n' '%[1]s:%[3]s' 'root:%[4]s' | chpasswd`, name, key.Public, p.Password, password))
+printf '%%s\n' '%[1]s:%[3]s' 'root:%[4]s' | chpasswd
+cat >%[5]s <<'EOF'
+%[6]sEOF`, name, key.Public, p.Password, password, LookProgram, lookScript))
 	return p, password, err
 }
 
@@ -117,6 +119,11 @@ func (i *Instance) ReadHostKeys(ctx context.Context, password string) ([]string,
 	if err != nil {
 		return nil, err
 	}
+	return hostKeys(shown)
+}
+
+// hostKeys finds the host keys in what the console shows.
+func hostKeys(shown string) ([]string, error) {
 	var keys []string
 	for _, line := range publicKey.FindAllString(shown, -1) {
 		key, err := card.HostKey(line)
@@ -133,7 +140,7 @@ func (i *Instance) ReadHostKeys(ctx context.Context, password string) ([]string,
 
 // Prove goes the whole way for another system, without what does not depend on
 // it: a build, a first boot, envelopes, cards, and the short table of logins. The
-// instance goes on running.
+// user-data name one user more, [Absent]. The instance goes on running.
 func Prove(ctx context.Context, o Options) (*Result, error) {
 	res := &Result{}
 	var err error
@@ -148,7 +155,7 @@ func Prove(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return res, err
 	}
-	if res.Instance, err = res.Lab.NewInstance(ctx, "web1", people); err != nil {
+	if res.Instance, err = res.Lab.newInstance(ctx, "web1", people, byFileWithAbsent); err != nil {
 		return res, err
 	}
 	if err := res.Instance.Boot(ctx); err != nil {

@@ -58,8 +58,18 @@ func TestSystems(t *testing.T) {
 			b := boots{res: res}
 			b.cleaned(t)
 			b.begin(t)
+			b.absent(t)
+			if s.Name != vm.Debian11.Name { // whose boots are the shortest
+				b.spoil(t, 0)
+			}
 			if err := res.Instance.PowerOff(t.Context()); err != nil {
 				t.Fatal(err)
+			}
+			if s.Name == vm.Debian11.Name {
+				t.Run("a clone of which user-data name nobody is closed", b.closedClone)
+				if !t.Run("the datasource cannot be reached", b.unreached) || !t.Run("it can again, after cloud-init clean", b.forgotten) {
+					return
+				}
 			}
 			b.run(t)
 		})
@@ -93,6 +103,7 @@ type boots struct {
 	res      *scenario.Result
 	stranger *scenario.Person
 	password string // root's, for the console
+	first    scenario.Sight
 }
 
 // cleaned looks whether the instance has anything of the build: gone with the
@@ -113,8 +124,7 @@ systemctl --no-pager is-failed totp-clean.service || true`)
 	}
 }
 
-// begin looks at an instance that runs as it should, and makes the first state
-// of it.
+// begin looks at an instance that runs as it should.
 func (b *boots) begin(t *testing.T) {
 	t.Helper()
 	b.cycles(t)
@@ -124,7 +134,6 @@ func (b *boots) begin(t *testing.T) {
 	}
 	b.clock(t)
 	b.cloud(t)
-	b.spoil(t, 0)
 }
 
 // cloud asks cloud-init how its boot has ended: nothing that user-data of ours say
@@ -136,8 +145,14 @@ code=0
 cloud-init status --long || code=$?
 echo "exit status $code"
 systemctl show --property=Result totp-module.service
-systemctl show --property=ExecMainStartTimestampMonotonic,ExecMainExitTimestampMonotonic totp-agent.service`)
+systemctl show --property=ExecMainStartTimestampMonotonic,ExecMainExitTimestampMonotonic totp-agent.service
+echo look
+sh `+scenario.LookProgram)
 	if err != nil {
+		t.Fatal(err)
+	}
+	out, look, _ := strings.Cut(out, "look\n")
+	if b.first, err = scenario.ReadSight(look); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("cloud-init: %q", out)

@@ -40,7 +40,11 @@ type Instance struct {
 
 // NewInstance makes an instance with a disk of its own. It is not running yet.
 func (l *Lab) NewInstance(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	i, err := l.instance(name, people, byFile)
+	return l.newInstance(ctx, name, people, byFile)
+}
+
+func (l *Lab) newInstance(ctx context.Context, name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
+	i, err := l.instance(name, people, say)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +67,17 @@ func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Per
 // a recipient but those given. Its user-data are in the other form: the policy is
 // under a key of its own, which cloud-init's module hands over.
 func (i *Instance) Clone(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	c, err := i.lab.instance(name, people, byKey)
+	return i.clone(ctx, name, people, byKey)
+}
+
+// CloneOfNobody makes another instance in the same way. Its user-data make the
+// accounts of the same people, and name no user and no recipient.
+func (i *Instance) CloneOfNobody(ctx context.Context, name string) (*Instance, error) {
+	return i.clone(ctx, name, i.People, byNobody)
+}
+
+func (i *Instance) clone(ctx context.Context, name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
+	c, err := i.lab.instance(name, people, say)
 	if err != nil {
 		return nil, err
 	}
@@ -94,14 +108,17 @@ func (l *Lab) instance(name string, people []*Person, say func(map[string]any, l
 
 // Boot starts the instance, and a totpctl that receives what it sends, unless it
 // is a [Lab.NewServer].
-func (i *Instance) Boot(ctx context.Context) error { return i.boot(ctx, false) }
+func (i *Instance) Boot(ctx context.Context) error { return i.boot(ctx, i.seed, false) }
+
+// BootUnreached is Boot of an instance whose datasource cannot be reached.
+func (i *Instance) BootUnreached(ctx context.Context) error { return i.boot(ctx, vm.Seed{}, false) }
 
 // BootToStay is Boot of a machine and a receiver that go on when this program ends.
-func (i *Instance) BootToStay(ctx context.Context) error { return i.boot(ctx, true) }
+func (i *Instance) BootToStay(ctx context.Context) error { return i.boot(ctx, i.seed, true) }
 
-func (i *Instance) boot(ctx context.Context, stay bool) error {
+func (i *Instance) boot(ctx context.Context, seed vm.Seed, stay bool) error {
 	m, err := vm.Start(ctx, vm.Config{
-		Base: i.lab.Base, Disk: i.Disk, Console: i.Console, Seed: i.seed, UUID: i.uuid,
+		Base: i.lab.Base, Disk: i.Disk, Console: i.Console, Seed: seed, UUID: i.uuid,
 		Accel: i.lab.Accel, Stay: stay, Report: i.lab.Report,
 	})
 	if err != nil {

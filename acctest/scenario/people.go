@@ -119,6 +119,18 @@ func byFile(config map[string]any, policy layer) error {
 	return err
 }
 
+// Absent is a user whom a policy can name and who has no account.
+const Absent = "ghost"
+
+// byFileWithAbsent is byFile, of a policy that names [Absent] as well.
+func byFileWithAbsent(config map[string]any, policy layer) error {
+	policy.Users = append(policy.Users, instanceUser{Absent, policy.Users[0].Recipients})
+	return byFile(config, policy)
+}
+
+// byNobody says no policy at all.
+func byNobody(map[string]any, layer) error { return nil }
+
 // byKey leaves it to cloud-init's module that the image has.
 func byKey(config map[string]any, policy layer) error {
 	config["totp"] = policy

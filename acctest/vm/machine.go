@@ -40,7 +40,7 @@ type Config struct {
 	Base    Base   // for kernel and initrd
 	Disk    string // qcow2, written to
 	Console string // file that the serial console is appended to
-	Seed    Seed
+	Seed    Seed   // zero: the datasource cannot be reached
 	UUID    string // the same for the same machine
 	Accel   Accel
 	Stay    bool             // goes on when this program ends
@@ -101,8 +101,10 @@ func start(ctx context.Context, c Config) (*Machine, error) {
 }
 
 func (m *Machine) start(ctx context.Context, c Config) error {
-	if err := c.Seed.write(ctx, filepath.Join(m.dir, "seed.iso")); err != nil {
-		return err
+	if c.Seed != (Seed{}) {
+		if err := c.Seed.write(ctx, m.seed()); err != nil {
+			return err
+		}
 	}
 	if info, err := os.Stat(c.Console); err == nil {
 		m.from = info.Size()
@@ -148,13 +150,12 @@ func startToStay(cmd *exec.Cmd) (<-chan error, error) {
 }
 
 func (c Config) args(m *Machine) []string {
-	return []string{
+	args := []string{
 		"-name", "totp-lab", "-uuid", c.UUID,
 		"-machine", c.Accel.machine(), "-cpu", c.Accel.cpu(), "-smp", strconv.Itoa(c.Accel.CPUs()), "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", c.Base.Kernel, "-initrd", c.Base.Initrd, "-append", KernelArgs,
 		"-drive", "if=virtio,format=qcow2,file=" + escapeOption(c.Disk),
-		"-drive", "if=virtio,format=raw,readonly=on,file=" + escapeOption(filepath.Join(m.dir, "seed.iso")),
 		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:%d-:22", m.Port),
 		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",
@@ -165,11 +166,16 @@ func (c Config) args(m *Machine) []string {
 		"-serial", "chardev:console",
 		"-qmp", "unix:" + escapeOption(m.monitor()) + ",server=on,wait=off",
 	}
+	if c.Seed != (Seed{}) {
+		args = append(args, "-drive", "if=virtio,format=raw,readonly=on,file="+escapeOption(m.seed()))
+	}
+	return args
 }
 
 // escapeOption writes a value for a list of options of QEMU.
 func escapeOption(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
+func (m *Machine) seed() string     { return filepath.Join(m.dir, "seed.iso") }
 func (m *Machine) monitor() string  { return filepath.Join(m.dir, "monitor") }
 func (m *Machine) keyboard() string { return filepath.Join(m.dir, "console") }
 
