@@ -288,6 +288,21 @@ func (w *web) certificate() (tls.Certificate, error) {
 	return pair, nil
 }
 
+// CheckFiles looks at the files that the policy's channels name: those an attempt
+// would fail of. The errors begin with the field.
+func CheckFiles(e *policy.Effective, t *target.Target) error {
+	var errs []error
+	for i, c := range e.Channels {
+		if c.Type != policy.ChannelHTTP {
+			continue
+		}
+		if _, err := (&web{c: c, t: t, now: time.Now}).client(); err != nil {
+			errs = append(errs, fmt.Errorf("channels[%d].%w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 var errURL = errors.New("not an https URL")
 
 // checkHTTP looks at what New and Send rely upon; the policy's own rules say

@@ -201,3 +201,24 @@ func TestStatusOfChannels(t *testing.T) {
 		t.Errorf("%s, %v", b, err)
 	}
 }
+
+// Status says what is wrong with a channel's files before it is tried, and nothing of
+// what is in them.
+func TestStatusOfFiles(t *testing.T) {
+	m := newMachine(t)
+	const cert, key = "/etc/totp-client.pem", "/etc/totp-client.key"
+	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n" +
+		"channels: [{type: http, url: \"https://localhost:1/secretpath/{id}?secretquery\", client_cert: " + cert + ", client_key: " + key + "}]\njitter: 0s\n")
+	m.mustRun()
+	m.put(cert, "secret certificate")
+	m.put(key, "secret key")
+	for mode, want := range map[os.FileMode]string{0o644: "mode 0600", 0o600: "not a certificate and its key"} {
+		if err := os.Chmod(filepath.Join(m.t.Root(), key), mode); err != nil {
+			t.Fatal(err)
+		}
+		st, err := ReadStatus(m.t)
+		if err != nil || !strings.Contains(st.Error, "channels[3].client_") || !strings.Contains(st.Error, want) || strings.Contains(st.Error, "secret") {
+			t.Errorf("mode %v: %q, %v", mode, st.Error, err)
+		}
+	}
+}

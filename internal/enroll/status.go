@@ -128,7 +128,10 @@ func (st *Status) refresh(t *target.Target) error {
 			st.Notice = ""
 		}
 	}
-	return nil
+	if p == nil {
+		return nil
+	}
+	return deliver.CheckFiles(p, t)
 }
 
 func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
