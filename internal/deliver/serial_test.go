@@ -10,6 +10,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,5 +93,26 @@ func TestSerialPortIsAFile(t *testing.T) {
 		if b, err := tg.ReadFile(name); err != nil || len(b) > 0 {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
+	}
+}
+
+// A device whose open would wait for somebody at its other end, as a port waits for
+// a carrier and a pipe for a reader, is not waited for.
+func TestOpenDoesNotWait(t *testing.T) {
+	tg, _ := targettest.New(t)
+	targettest.Put(t, tg, "/dev/null", "", 0o600)
+	must(t, syscall.Mkfifo(filepath.Join(tg.Root(), "dev/ttyS1"), 0o600))
+	opened := make(chan error, 1)
+	go func() {
+		_, err := opener(tg)("/dev/ttyS1", os.O_WRONLY)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, syscall.ENXIO) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits")
 	}
 }
