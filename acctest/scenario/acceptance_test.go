@@ -61,7 +61,7 @@ func TestAcceptance(t *testing.T) {
 		return
 	}
 	t.Run("a clone has secrets of its own", func(t *testing.T) { testClone(t, res) })
-	b := boots{res: res}
+	b := boots{res: res, states: spoiled(false)}
 	spoil := func(t *testing.T) { b.begin(t); b.spoil(t, 0) }
 	if t.Run("a reboot changes nothing", func(t *testing.T) { testReboot(t, res, spoil) }) {
 		b.run(t)

@@ -144,10 +144,13 @@ func hostKeys(shown string) ([]string, error) {
 func Prove(ctx context.Context, o Options) (*Result, error) {
 	res := &Result{}
 	var err error
+	if o.Firewall != nil {
+		o.System = o.System.With(o.Firewall.Packages, o.Firewall.Files)
+	}
 	if res.Lab, err = NewLab(ctx, o.System, o.Module, o.Cache, o.Work, o.Report); err != nil {
 		return res, err
 	}
-	res.Lab.PullPlug = o.PullPlug
+	res.Lab.PullPlug, res.Lab.Firewall = o.PullPlug, o.Firewall
 	if err := res.Lab.Bake(ctx); err != nil {
 		return res, err
 	}

@@ -31,7 +31,15 @@ func TestSystems(t *testing.T) {
 		t.Skip("set TOTP_ACC=all to build images of Debian 11 and 13 and boot them, as root on Debian")
 	}
 	t.Parallel()
-	for _, s := range []vm.System{vm.Debian11, vm.Debian13} {
+	clock := newTimeServer(t)
+	for _, s := range []struct {
+		vm.System
+		firewall      scenario.Firewall
+		otherWayRound bool // of the states
+	}{
+		{vm.Debian11, scenario.Firewalld, false}, // which cannot be installed beside the cloud-init of Debian 13
+		{vm.Debian13, scenario.UFW, true},
+	} {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			cache, err := rootfs.CacheDir()
@@ -42,7 +50,7 @@ func TestSystems(t *testing.T) {
 				t.Fatal(err)
 			}
 			res, err := scenario.Prove(t.Context(), scenario.Options{
-				System: s, Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
+				System: s.System, Firewall: &s.firewall, Module: filepath.Dir(cache), Cache: cache, Work: t.TempDir(), Report: report.New(t.Output()),
 				PullPlug: true, // the image of Debian 12 is that of a machine which was shut down
 			})
 			if res.Instance != nil {
@@ -55,8 +63,9 @@ func TestSystems(t *testing.T) {
 			if err := res.Lab.CheckImage(t.Context()); err == nil {
 				t.Error("the image, which its first boot is to clean, has nothing to be cleaned of")
 			}
-			b := boots{res: res}
+			b := boots{res: res, states: spoiled(s.otherWayRound)}
 			b.cleaned(t)
+			t.Run(s.firewall.Name+" is live", func(t *testing.T) { b.firewall(t, clock) })
 			b.begin(t)
 			b.absent(t)
 			if s.Name != vm.Debian11.Name { // whose boots are the shortest
@@ -76,26 +85,49 @@ func TestSystems(t *testing.T) {
 	}
 }
 
-// spoiled are states of an instance in which the agent does not work, or sshd is
-// started another way. Each is made in the boot before its own, so that all of
-// them cost one boot each.
-var spoiled = []struct {
+// state is one of an instance in which the agent does not work, or sshd is started
+// another way. Each is made in the boot before its own, so that all of them cost
+// one boot each.
+type state struct {
 	name, script string
 	keyless      bool // cloud-init has no part in this boot, and there are no host keys
-}{
-	{name: "ssh.socket starts sshd, and the agent fails", script: `
+}
+
+// The parts of states, as scripts. The first two put back what another part took.
+const (
+	mended = `
+[ ! -e /root/totp-agent ] || mv -f /root/totp-agent /usr/local/sbin/totp-agent
+[ ! -e /root/totp-agent.service ] || mv -f /root/totp-agent.service /etc/systemd/system/totp-agent.service`
+	failing = mended + `
+mv /usr/local/sbin/totp-agent /root/totp-agent
+cp /bin/false /usr/local/sbin/totp-agent`
+	masked = mended + `
+mv /etc/systemd/system/totp-agent.service /root/totp-agent.service
+ln -s /dev/null /etc/systemd/system/totp-agent.service`
+	bySocket = `
 systemctl disable --quiet ssh.service
 systemctl unmask --quiet ssh.socket
-systemctl enable --quiet ssh.socket
-mv /usr/local/sbin/totp-agent /root/totp-agent
-cp /bin/false /usr/local/sbin/totp-agent`},
-	{name: "ssh.service starts sshd, the agent is masked, cloud-init is off, and there are no host keys", keyless: true, script: `
+systemctl enable --quiet ssh.socket`
+	byService = `
 systemctl disable --quiet ssh.socket
-systemctl enable --quiet ssh.service
-ln -sf /dev/null /etc/systemd/system/totp-agent.service
+systemctl enable --quiet ssh.service`
+	withoutKeys = `
 touch /etc/cloud/cloud-init.disabled
 printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' >/etc/systemd/network/50-own.network
-rm /etc/ssh/ssh_host_*`},
+rm /etc/ssh/ssh_host_*`
+)
+
+// spoiled are the states of an instance, one after the other. The other way round,
+// the agent fails where it is masked elsewhere: of all systems together, each pair
+// is booted, at no further boot.
+func spoiled(otherWayRound bool) []state {
+	first, second := state{script: bySocket}, state{script: byService + withoutKeys, keyless: true}
+	how := map[bool]struct{ script, says string }{false: {failing, "the agent fails"}, true: {masked, "the agent is masked"}}
+	first.script += how[otherWayRound].script
+	first.name = "ssh.socket starts sshd, and " + how[otherWayRound].says
+	second.script += how[!otherWayRound].script
+	second.name = "ssh.service starts sshd, " + how[!otherWayRound].says + ", cloud-init is off, and there are no host keys"
+	return []state{first, second}
 }
 
 // boots are boots of one instance in those states.
@@ -104,6 +136,7 @@ type boots struct {
 	stranger *scenario.Person
 	password string // root's, for the console
 	first    scenario.Sight
+	states   []state
 }
 
 // cleaned looks whether the instance has anything of the build: gone with the
@@ -213,7 +246,7 @@ totp-agent status --json`)
 
 // run goes on with the instance when it has been shut down.
 func (b *boots) run(t *testing.T) {
-	for n, s := range spoiled {
+	for n, s := range b.states {
 		t.Run(s.name, func(t *testing.T) {
 			if s.keyless {
 				b.withoutCloud(t)
@@ -230,7 +263,7 @@ func (b *boots) run(t *testing.T) {
 			if s.keyless {
 				b.hostKeys(t)
 			}
-			if n+1 < len(spoiled) {
+			if n+1 < len(b.states) {
 				b.spoil(t, n+1)
 			} else {
 				b.clean(t)
@@ -238,7 +271,7 @@ func (b *boots) run(t *testing.T) {
 			if err := b.res.Instance.PowerOff(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if n+1 < len(spoiled) {
+			if n+1 < len(b.states) {
 				return
 			}
 			if err := b.res.Instance.CheckDisk(t.Context()); err != nil {
@@ -293,7 +326,7 @@ journalctl --boot --no-pager --unit=cloud-init-local.service --unit=cloud-init.s
 // shutdown the last of it goes.
 func (b *boots) clean(t *testing.T) {
 	t.Helper()
-	shown, err := b.res.Instance.Machine.LogIn(t.Context(), b.password, "mv /root/totp-agent /usr/local/sbin/ && totp-agent clean")
+	shown, err := b.res.Instance.Machine.LogIn(t.Context(), b.password, strings.ReplaceAll(strings.TrimSpace(mended), "\n", "; ")+" && totp-agent clean")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,8 +345,8 @@ func (b *boots) cycles(t *testing.T) {
 
 func (b *boots) spoil(t *testing.T, n int) {
 	t.Helper()
-	if _, err := b.res.Instance.Sudo(t.Context(), b.card(), spoiled[n].script); err != nil {
-		t.Fatalf("%s: %v", spoiled[n].name, err)
+	if _, err := b.res.Instance.Sudo(t.Context(), b.card(), b.states[n].script); err != nil {
+		t.Fatalf("%s: %v", b.states[n].name, err)
 	}
 }
 

@@ -87,7 +87,7 @@ func (b *boots) unreached(t *testing.T) {
 // forgotten boots the instance when cloud-init has forgotten it, with the same
 // instance-id: nobody is enrolled anew.
 func (b *boots) forgotten(t *testing.T) {
-	now := b.again(t, b.res.Instance.Boot, spoiled[0].script)
+	now := b.again(t, b.res.Instance.Boot, b.states[0].script)
 	wants(t, now, "cloud-init: status: done ", "DataSourceNoCloud", "totp-module: exec-condition\n")
 	if want := "instance-id of DataSourceNoCloud"; now.Status.Identity != want {
 		t.Errorf("the identity is %q, want %q", now.Status.Identity, want)

@@ -43,6 +43,9 @@ type Lab struct {
 	// PullPlug ends the build without a shutdown, so that the image is cleaned at
 	// its first boot.
 	PullPlug bool
+
+	// Firewall runs on the machine of the build, and so on instances. Nil: none.
+	Firewall *Firewall
 }
 
 // PluginProgram and the other names are what `make build` writes, below the top
@@ -122,6 +125,10 @@ func (l *Lab) Bake(ctx context.Context) error {
 	for _, v := range l.bakeVars(sum, key.File) {
 		vars = append(vars, "-var", v)
 	}
+	template, err := l.template()
+	if err != nil {
+		return err
+	}
 	log, err := os.Create(filepath.Join(l.Work, "packer.log"))
 	if err != nil {
 		return err
@@ -130,7 +137,7 @@ func (l *Lab) Bake(ctx context.Context) error {
 	for _, verb := range []string{"validate", "build"} {
 		l.Report.Sayf("$ packer %s examples/qemu-debian", verb)
 		stop := l.Report.Busy("packer "+verb, func() string { return lastLine(l.buildConsole()) })
-		args := append(append([]string{verb}, vars...), l.Example())
+		args := append(append([]string{verb}, vars...), template)
 		err := l.Packer.Run(ctx, l.Work, io.MultiWriter(log, l.Report.Lines("")), args...)
 		stop()
 		if err != nil {

@@ -37,7 +37,8 @@ type Options struct {
 	Report *report.Reporter
 	Color  bool // the card's colours, for a terminal
 
-	PullPlug bool // the build ends without a shutdown
+	PullPlug bool      // the build ends without a shutdown
+	Firewall *Firewall // for [Prove]: on the machine of the build; nil: none
 }
 
 // Result is where [Run] has come to.

@@ -185,6 +185,27 @@ func (m *Machine) PID() int { return m.cmd.Process.Pid }
 // Addr returns SSH's host and port.
 func (m *Machine) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(m.Port)) }
 
+// Forward makes a TCP port of the running guest's reachable, and returns its
+// address on this machine's loopback.
+func (m *Machine) Forward(ctx context.Context, guest int) (string, error) {
+	free, err := port.Free()
+	if err != nil {
+		return "", err
+	}
+	// There is no command of QMP's for it. The other monitor's says what is wrong
+	// in its answer.
+	got, err := ask(ctx, m.monitor(), "human-monitor-command", map[string]string{
+		"command-line": fmt.Sprintf("hostfwd_add net tcp:127.0.0.1:%d-:%d", free, guest),
+	})
+	if err != nil {
+		return "", err
+	}
+	if string(got) != `""` {
+		return "", fmt.Errorf("%w: %s", errQMP, got)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(free)), nil
+}
+
 // Running reports whether the machine has not ended.
 func (m *Machine) Running() bool {
 	select {

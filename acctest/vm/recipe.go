@@ -18,8 +18,17 @@ type System struct {
 	File  string // for names of files
 	Suite string // its code name
 
-	mirrors []string // lines of sources.list
-	network string   // how cloud-init is told of networkd
+	mirrors  []string // lines of sources.list
+	network  string   // how cloud-init is told of networkd
+	packages []string // beside those of every system
+	files    map[string]string
+}
+
+// With returns the system with packages of Debian and files beside those of every
+// system.
+func (s System) With(packages []string, files map[string]string) System {
+	s.packages, s.files = packages, files
+	return s
 }
 
 const (
@@ -31,19 +40,19 @@ const (
 var (
 	// Debian 11 is at its end, and its security archive lists a kernel that it
 	// does not hold. What is in its last point release stays as it is.
-	Debian11 = System{"Debian 11", "debian-11", "bullseye", []string{
+	Debian11 = System{Name: "Debian 11", File: "debian-11", Suite: "bullseye", mirrors: []string{
 		"deb http://deb.debian.org/debian bullseye main",
-	}, byNetworkd}
-	Debian12 = System{"Debian 12", "debian-12", "bookworm", []string{
+	}, network: byNetworkd}
+	Debian12 = System{Name: "Debian 12", File: "debian-12", Suite: "bookworm", mirrors: []string{
 		"deb http://deb.debian.org/debian bookworm main",
 		"deb http://deb.debian.org/debian bookworm-updates main",
 		"deb http://deb.debian.org/debian-security bookworm-security main",
-	}, byCloudInit}
-	Debian13 = System{"Debian 13", "debian-13", "trixie", []string{
+	}, network: byCloudInit}
+	Debian13 = System{Name: "Debian 13", File: "debian-13", Suite: "trixie", mirrors: []string{
 		"deb http://deb.debian.org/debian trixie main",
 		"deb http://deb.debian.org/debian trixie-updates main",
 		"deb http://deb.debian.org/debian-security trixie-security main",
-	}, byCloudInit}
+	}, network: byCloudInit}
 )
 
 // imageRecipe is what an image is made of.
@@ -100,6 +109,8 @@ apt: {preserve_sources_list: true}
 		},
 		Enable: []string{"systemd-networkd.service"},
 	}
+	r.Packages = append(r.Packages, s.packages...)
+	maps.Copy(r.Files, s.files)
 	if s.network == byNetworkd {
 		r.Files["/etc/systemd/network/50-lab.network"] = "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n"
 	}

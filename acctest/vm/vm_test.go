@@ -8,7 +8,6 @@ package vm
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -40,6 +39,10 @@ func TestRecipe(t *testing.T) {
 	}
 	if plain.key() == recipe(Debian13, nil).key() {
 		t.Error("another system has the same key")
+	}
+	more := recipe(Debian12.With([]string{"ufw"}, map[string]string{"/etc/own": "own\n"}), nil)
+	if plain.key() == more.key() || !slices.Contains(more.Packages, "ufw") || !strings.Contains(more.customize(), "cat >./etc/own") {
+		t.Error("what a system has beside is not in the recipe")
 	}
 	for _, r := range []imageRecipe{plain, proxied} {
 		cmd := exec.Command("sh", "-n")
@@ -91,7 +94,7 @@ func monitor(t *testing.T, greeting string, answers map[string]string) string {
 		in := bufio.NewScanner(conn)
 		for in.Scan() {
 			for name, answer := range answers {
-				if in.Text() == fmt.Sprintf(`{"execute": %q}`, name) {
+				if strings.HasPrefix(in.Text(), `{"execute":"`+name) {
 					io.WriteString(conn, answer)
 				}
 			}
@@ -114,6 +117,10 @@ func TestCommand(t *testing.T) {
 	refusing := monitor(t, greeting, map[string]string{"qmp_capabilities": done, "system_powerdown": event + refusal})
 	if err := command(t.Context(), refusing, "system_powerdown"); !errors.Is(err, errQMP) {
 		t.Errorf("refused: %v", err)
+	}
+	said := monitor(t, greeting, map[string]string{"qmp_capabilities": done, `human-monitor-command","arguments":{"command-line":"x"}}`: `{"return": "no such x"}` + "\n"})
+	if got, err := ask(t.Context(), said, "human-monitor-command", map[string]string{"command-line": "x"}); err != nil || string(got) != `"no such x"` {
+		t.Errorf("the answer: %s, %v", got, err)
 	}
 	if err := command(t.Context(), monitor(t, "{}\n", nil), "system_powerdown"); !errors.Is(err, errQMP) {
 		t.Errorf("no greeting: %v", err)
