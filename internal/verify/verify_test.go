@@ -367,7 +367,10 @@ func TestUnreachable(t *testing.T) {
 			t.Parallel()
 			s := listen(t, tt.serve)
 			o := options(s, newKey(t))
-			o.Timeout = 700 * time.Millisecond
+			o.Timeout = time.Minute // an answer, too, takes its time on a busy machine
+			if errors.Is(tt.err, ErrUnreachable) {
+				o.Timeout = 700 * time.Millisecond
+			}
 			start := time.Now()
 			r, err := Run(t.Context(), o)
 			show(t, r)
@@ -377,7 +380,7 @@ func TestUnreachable(t *testing.T) {
 			if r.Count(StatusNotTried) != len(attempts) || s.accepted.Load() > 1 {
 				t.Errorf("%d rows not tried, %d connections", r.Count(StatusNotTried), s.accepted.Load())
 			}
-			if took := time.Since(start); took > 3*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})
