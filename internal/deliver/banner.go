@@ -68,7 +68,7 @@ func (b banner) Send(ctx context.Context, item Item) error {
 		return Unsent(err)
 	}
 	defer unlock()
-	if b.t.Exists(path.Join(target.Ready, item.ID, usedFile)) {
+	if b.t.Exists(usedMark(item.ID)) {
 		return Unsent(errUsed) // since this pass began
 	}
 	file := bannerFile(item.Meta)
@@ -310,7 +310,7 @@ func (o *Outbox) ShowAgain(ctx context.Context, e *policy.Effective, m Meta) err
 func (o *Outbox) Hide(e *policy.Effective, m Meta) error {
 	var err error
 	if !o.used(m.ID) {
-		err = o.t.WriteFile(path.Join(target.Ready, m.ID, usedFile), nil, 0o600)
+		err = o.t.WriteFile(usedMark(m.ID), nil, 0o600)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // it has left the outbox

@@ -277,7 +277,9 @@ const (
 
 // used tells whether the user of a ready envelope has logged in with a code, as
 // [Outbox.Hide] has noted. Delivery has no access to what says so itself.
-func (o *Outbox) used(id string) bool { return o.t.Exists(path.Join(target.Ready, id, usedFile)) }
+func (o *Outbox) used(id string) bool { return o.t.Exists(usedMark(id)) }
+
+func usedMark(id string) string { return path.Join(target.Ready, id, usedFile) }
 
 func (m Meta) valid() error {
 	if err := frame.CheckID(m.ID); err != nil {
