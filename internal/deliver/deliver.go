@@ -100,6 +100,10 @@ type Driver struct {
 	// begins with the field.
 	Check func(c policy.Channel) error
 
+	// Files returns an error if a file that the channel names is not one that Send can
+	// use. It begins with the field; nil if there are none.
+	Files func(c policy.Channel, t *target.Target) error
+
 	// Place returns what tells channels of one name apart, and may be a secret; nil
 	// if there is nothing of the kind. See place.go.
 	Place func(c policy.Channel) string
@@ -198,6 +202,20 @@ func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 		rs = append(rs, r)
 	}
 	return rs, errors.Join(errs...)
+}
+
+// CheckFiles looks at the files that the policy's channels name: those an attempt
+// would fail of. The errors begin with the field.
+func CheckFiles(e *policy.Effective, t *target.Target) error {
+	var errs []error
+	for i, c := range e.Channels {
+		if d := drivers[c.Type]; d.Files != nil {
+			if err := d.Files(c, t); err != nil {
+				errs = append(errs, fmt.Errorf("channels[%d].%w", i, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Ways returns the names of the channels that a new envelope of a user can leave

@@ -34,6 +34,7 @@ func init() {
 		Network:      true,
 		Deadline:     time.Minute,
 		Check:        checkHTTP,
+		Files:        filesOfHTTP,
 		Place:        placeOfHTTP,
 		New: func(c policy.Channel, t *target.Target) Channel {
 			return &web{c: c, t: t, dial: dialer.DialContext, now: time.Now}
@@ -288,19 +289,10 @@ func (w *web) certificate() (tls.Certificate, error) {
 	return pair, nil
 }
 
-// CheckFiles looks at the files that the policy's channels name: those an attempt
-// would fail of. The errors begin with the field.
-func CheckFiles(e *policy.Effective, t *target.Target) error {
-	var errs []error
-	for i, c := range e.Channels {
-		if c.Type != policy.ChannelHTTP {
-			continue
-		}
-		if _, err := (&web{c: c, t: t, now: time.Now}).client(); err != nil {
-			errs = append(errs, fmt.Errorf("channels[%d].%w", i, err))
-		}
-	}
-	return errors.Join(errs...)
+// filesOfHTTP looks at the files of an attempt, and does not begin it.
+func filesOfHTTP(c policy.Channel, t *target.Target) error {
+	_, err := (&web{c: c, t: t, now: time.Now}).client()
+	return err
 }
 
 var errURL = errors.New("not an https URL")
