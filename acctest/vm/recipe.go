@@ -90,9 +90,10 @@ func recipe(s System, proxies map[string]string) imageRecipe {
 			"/etc/hostname":    "debian\n",
 			"/etc/fstab":       "/dev/vda / ext4 defaults,noatime 0 0\n",
 			"/etc/resolv.conf": "nameserver 10.0.2.3\n", // QEMU's own
-			// Only the modules that find the disk; udev loads the others.
+			// Only the modules that find the disk, and the CD of Packer: udev, which loads
+			// the others, now and then finds it after the cloud-init of Debian 13 has looked.
 			"/etc/initramfs-tools/conf.d/lab": "MODULES=list\nCOMPRESS=zstd\n",
-			"/etc/initramfs-tools/modules":    "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n",
+			"/etc/initramfs-tools/modules":    "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\nsr_mod\nata_piix\n",
 			"/etc/cloud/cloud.cfg.d/90_lab.cfg": `# The modules of the first two stages are Debian's: users, keys, write_files.
 # Of the later ones, only what a server without apt settings or mounts needs.
 cloud_config_modules: [set-passwords, runcmd]
