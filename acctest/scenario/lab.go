@@ -24,6 +24,7 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/packer"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/report"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/tool"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
 )
 
@@ -141,7 +142,7 @@ func (l *Lab) Bake(ctx context.Context) error {
 		err := l.Packer.Run(ctx, l.Work, io.MultiWriter(log, l.Report.Lines("")), args...)
 		stop()
 		if err != nil {
-			return err
+			return fmt.Errorf("%w\nthe console of the build's machine ended with\n%s", err, lastLines(l.buildConsole()))
 		}
 	}
 	l.Image = filepath.Join(l.imageDir(), l.imageName()+".qcow2")
@@ -233,6 +234,17 @@ func sha256File(name string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// lastLines returns the end of a file, for an error.
+func lastLines(name string) string {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	last := &tool.Tail{Max: 4000}
+	_, _ = last.Write(data) // never fails
+	return last.String()
 }
 
 // lastLine returns the last line of a file that is being written.
