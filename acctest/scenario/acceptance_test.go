@@ -7,12 +7,14 @@ package scenario_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,10 +199,14 @@ func testClone(t *testing.T, res *scenario.Result) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mine card.Card
 	for _, e := range envelopes {
 		fresh, err := c.Open(t.Context(), e)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if fresh.User == res.Cards[0].User {
+			mine = fresh
 		}
 		if fresh.Secret == old[fresh.User].Secret {
 			t.Errorf("%s has the secret of the original", fresh.User)
@@ -209,13 +215,10 @@ func testClone(t *testing.T, res *scenario.Result) {
 	}
 	for _, dead := range res.Cards {
 		// It is another machine: what is trusted are its own host keys.
-		fresh, err := c.Open(t.Context(), envelopes[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		dead.HostKeys = fresh.HostKeys
+		dead.HostKeys = mine.HostKeys
 		enter(t, c, dead, login.Refused)
 	}
+	testSecondTry(t, c, mine)
 	if err := c.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -223,6 +226,23 @@ func testClone(t *testing.T, res *scenario.Result) {
 		if s.Secret == old[user].Secret {
 			t.Errorf("the state of %s is the original's", user)
 		}
+	}
+}
+
+// testSecondTry looks at an instance whose agent was stopped at its first try: sshd
+// did not wait for the second, which has enrolled everybody.
+func testSecondTry(t *testing.T, i *scenario.Instance, c card.Card) {
+	t.Helper()
+	out, err := i.Sudo(t.Context(), c, `systemctl show --property=NRestarts,Result totp-agent.service
+systemctl show --property=ActiveEnterTimestampMonotonic --value ssh.service
+systemctl show --property=ExecMainStartTimestampMonotonic --value totp-agent.service`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again, sshd, last int64
+	_, err = fmt.Sscanf(strings.ReplaceAll(out, "Result=success\n", ""), "NRestarts=%d\n%d\n%d\n", &again, &sshd, &last)
+	if err != nil || again < 1 || sshd >= last {
+		t.Errorf("sshd and the agent's last try: %q, %v", out, err)
 	}
 }
 

@@ -65,9 +65,10 @@ func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Per
 // Clone makes another instance out of a copy of the disk of one that is not
 // running: another identity, and nothing received yet. Of the people, none is named
 // a recipient but those given. Its user-data are in the other form: the policy is
-// under a key of its own, which cloud-init's module hands over.
+// under a key of its own, which cloud-init's module hands over. The agent of the
+// clone is stopped at its first try.
 func (i *Instance) Clone(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	return i.clone(ctx, name, people, byKey)
+	return i.clone(ctx, name, people, byKeyWhileBusy)
 }
 
 // CloneOfNobody makes another instance in the same way. Its user-data make the
