@@ -104,14 +104,15 @@ func (p *Packer) run(ctx context.Context, dir string, out io.Writer, environ []s
 	cmd.Dir = dir
 	cmd.Env = environ
 	// Ctrl-C must not reach it twice, once by the terminal: then it drops
-	// everything instead of cleaning up.
+	// everything instead of cleaning up. As a terminal does, the signal goes to the
+	// whole group: the first of Packer's two processes ignores it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = time.Minute
 	last := &tool.Tail{Max: 4000}
 	cmd.Stdout = io.MultiWriter(out, last)
 	cmd.Stderr = cmd.Stdout
-	err := child.Run(cmd, syscall.SIGINT)
+	err := child.Run(cmd, syscall.SIGTERM) // which the first process hands on
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
