@@ -56,6 +56,14 @@ build {
 // sshd logged, and how Packer ended.
 func (m *machine) packerBuild(user, block, later string) (out, sshdLog string, ended error) {
 	m.t.Helper()
+	var text strings.Builder
+	sshdLog, ended = m.packerBuildTo(m.t.Context(), &text, user, block, later)
+	return text.String(), sshdLog, ended
+}
+
+// packerBuildTo is packerBuild with a writer of its own. The end of ctx is a Ctrl-C.
+func (m *machine) packerBuildTo(ctx context.Context, out io.Writer, user, block, later string) (sshdLog string, ended error) {
+	m.t.Helper()
 	sshd, err := m.StartSSHD(m.t.Context())
 	if err != nil {
 		m.t.Fatal(err)
@@ -69,12 +77,11 @@ func (m *machine) packerBuild(user, block, later string) (out, sshdLog string, e
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	var text strings.Builder
-	ended = p.Run(m.t.Context(), m.dir, &text, "build", "-color=false", file)
+	ended = p.Run(ctx, m.dir, out, "build", "-color=false", file)
 	if err := sshd.Stop(); err != nil {
 		m.t.Error(err)
 	}
-	return text.String(), sshd.Log(), ended
+	return sshd.Log(), ended
 }
 
 // block is policyFor in the template's words.

@@ -151,13 +151,16 @@ func (p *Provisioner) cleans() bool {
 // done by sh. The marks are put together on the guest, so that a shell that only
 // echoes the command does not look like an answer. The script has neither single
 // quotes nor exclamation marks, which csh takes for history even when quoted.
+//
+// Who cancels a build is not waited for by Packer: the bake ends without a listener
+// for its last word then, and takes our directory away itself.
 func probeCommand(folder string, s scripts) string {
 	script := strings.Join([]string{
 		`umask 077; LC_ALL=C; export LC_ALL`,
 		`d=$(mktemp -d ` + strings.TrimSuffix(folder, "/") + `/totp.XXXXXXXXXX 2>&1) && [ -d "$d" ] || { e=$d; d=; }`,
 		`x=no; if [ -n "$d" ]; then ` +
 			`printf "#\041/bin/sh\nchmod 0700 $d/totp-agent && ` + s.bake + `\nr=\$?\n` +
-			`[ \$r = 0 ] && { ` + s.selfTest + ` || r=` + strconv.Itoa(selfTestFailed) + `; }\necho ` + doneMark + `\$r\nexit \$r\n" >"$d/bake"; ` +
+			`[ \$r = 0 ] && { ` + s.selfTest + ` || r=` + strconv.Itoa(selfTestFailed) + `; }\ntrap \"\" PIPE\necho ` + doneMark + `\$r || rm -rf $d\nexit \$r\n" >"$d/bake"; ` +
 			`printf "#\041/bin/sh\nexec ` + s.report + `\n" >"$d/report"; ` +
 			`printf "#\041/bin/sh\n" >"$d/try"; chmod 0700 "$d/try"; "$d/try" 2>/dev/null && x=yes; rm -f "$d/try"; fi`,
 		`u=$(id -u); if [ "$u" = 0 ]; then s=root; elif sudo -n true </dev/null >/dev/null 2>&1; then s=yes; ` +

@@ -24,7 +24,8 @@
 //
 // The guest is a Linux system for whose architecture there is an agent, with a
 // POSIX shell and mktemp. Whether its distribution can be baked is for the agent
-// to say. A bake that is under way when the build is cancelled is not stopped.
+// to say. A bake that is under way when the build is cancelled is not stopped, and
+// removes the private directory when it is done.
 package totp
 
 import (
