@@ -178,7 +178,11 @@ func TestBannerFaults(t *testing.T) {
 			if tt.break_ != nil {
 				tt.break_(t, b)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			patience := time.Minute // for what is written durably, on a busy machine
+			if name == "locked" {
+				patience = time.Second
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := b.Send(ctx, Item{Meta: meta(aliceID, "alice"), Sealed: tt.sealed})
 			if !errors.Is(err, tt.want) || err != nil && maySent(err) == tt.sure {
@@ -274,7 +278,7 @@ func TestHiddenForGood(t *testing.T) {
 	panel := acked("panel")
 	panel.err = errors.New("no")
 	o := m.options()
-	o.routes = []route{{Channel: panel, deadline: time.Second}, {Channel: b, deadline: time.Second}}
+	o.routes = []route{{Channel: panel, deadline: time.Minute}, {Channel: b, deadline: time.Minute}}
 	pass := func(again bool) {
 		t.Helper()
 		o.Again = again
@@ -325,7 +329,7 @@ func TestWithdrawnOnItsWay(t *testing.T) {
 	first := offered("first")
 	first.check = func(Item) { must(t, box.retire([]route{{Channel: b}}, meta(aliceID, "alice"))) }
 	o := m.options()
-	o.routes = []route{{Channel: first, deadline: time.Second}, {Channel: b, deadline: time.Second}}
+	o.routes = []route{{Channel: first, deadline: time.Minute}, {Channel: b, deadline: time.Minute}}
 	if s, err := Run(t.Context(), tg, &m.e, o); err != nil || s.Envelopes != 0 || b.Shows(meta(aliceID, "alice")) {
 		t.Errorf("%+v, %v; shown %v", s, err, b.Shows(meta(aliceID, "alice")))
 	}

@@ -177,7 +177,7 @@ func TestConsole(t *testing.T) {
 		log <- b.Bytes()
 	}()
 	i := item()
-	must(t, send(t, c, 20*time.Second))
+	must(t, send(t, c, time.Minute))
 	found := console.Decode(<-log)
 	if len(found) != 1 || !found[0].Complete || found[0].ID != aliceID || !bytes.Equal(found[0].Sealed, i.Sealed) {
 		t.Errorf("found %+v", found)
@@ -201,7 +201,7 @@ func TestConsoleFaults(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		tg, _ := targettest.New(t)
 		c := drivers[policy.ChannelConsole].New(policy.Channel{}, tg)
-		if err := send(t, c, time.Second); !errors.Is(err, fs.ErrNotExist) {
+		if err := send(t, c, time.Minute); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -209,7 +209,7 @@ func TestConsoleFaults(t *testing.T) {
 		c := &tty{open: func(string, int) (device, error) {
 			return nil, &fs.PathError{Op: "open", Path: target.Console, Err: syscall.EIO}
 		}}
-		if err := send(t, c, time.Second); !errors.Is(err, syscall.EIO) {
+		if err := send(t, c, time.Minute); !errors.Is(err, syscall.EIO) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -217,7 +217,7 @@ func TestConsoleFaults(t *testing.T) {
 		tg, _ := targettest.New(t)
 		targettest.Put(t, tg, target.Console, "", 0o600)
 		c := drivers[policy.ChannelConsole].New(policy.Channel{}, tg)
-		if err := send(t, c, time.Second); !errors.Is(err, errNoTerminal) {
+		if err := send(t, c, time.Minute); !errors.Is(err, errNoTerminal) {
 			t.Errorf("got %v", err)
 		}
 	})

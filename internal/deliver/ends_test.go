@@ -326,12 +326,14 @@ func hostNeverEnds(s *scene) {
 }
 
 func hostHangs(s *scene) {
-	s.wire.Deadline = short
+	s.wire.Deadline = settled
 	s.listen(func(_ *host, c net.Conn) { io.Copy(io.Discard, c) })
 }
 
 func hostNeverReads(s *scene) {
-	s.wire.Deadline = short
+	if s.wire.Deadline = short; s.typ == policy.ChannelVirtio {
+		s.wire.Deadline = settled
+	}
 	over := make(chan struct{})
 	s.listen(func(*host, net.Conn) { <-over })
 	s.Cleanup(func() { close(over) })

@@ -86,7 +86,7 @@ func TestHTTPRequest(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&p.c)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			must(t, p.channel().Send(ctx, real))
 			got := p.requests()
@@ -270,7 +270,7 @@ func TestHTTPLateAlert(t *testing.T) {
 	ready(t, m.box, aliceID, "alice")
 	pass := func() Attempt {
 		o := m.options()
-		o.routes = []route{{Channel: p.channel(), deadline: 10 * time.Second, network: true}}
+		o.routes = []route{{Channel: p.channel(), deadline: time.Minute, network: true}}
 		if _, err := Run(t.Context(), m.tg, &m.e, o); err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +363,7 @@ func TestHTTPWriteOnce(t *testing.T) {
 			m.e.Jitter = "0s"
 			ready(t, m.box, aliceID, "alice")
 			o := m.options()
-			o.routes = []route{{Channel: p.channel(), deadline: 10 * time.Second, network: true}}
+			o.routes = []route{{Channel: p.channel(), deadline: time.Minute, network: true}}
 			for range 3 {
 				if _, err := Run(t.Context(), m.tg, &m.e, o); err != nil {
 					t.Fatal(err)

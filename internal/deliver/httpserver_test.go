@@ -209,7 +209,7 @@ func (p *panel) channel() *web {
 func (p *panel) send() error {
 	p.t.Helper()
 	i := item()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return p.channel().Send(ctx, i)
 }

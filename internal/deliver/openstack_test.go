@@ -114,7 +114,7 @@ func TestOpenStackTaken(t *testing.T) {
 			must(t, m.box.Stage(meta(aliceID, "alice"), sealed(3000), small().Compact))
 			must(t, m.box.Promote(aliceID))
 			o := m.options()
-			o.routes = append([]route{{Channel: toNova(n), deadline: 10 * time.Second, network: true, compact: true, one: true}}, o.routes...)
+			o.routes = append([]route{{Channel: toNova(n), deadline: time.Minute, network: true, compact: true, one: true}}, o.routes...)
 			pass := func() Attempt {
 				if _, err := Run(t.Context(), m.tg, &m.e, o); err != nil {
 					t.Fatal(err)
@@ -200,7 +200,7 @@ func TestOpenStackTwoUsers(t *testing.T) {
 		must(t, m.box.Promote(id))
 	}
 	o := m.options()
-	o.routes = append(o.routes, route{Channel: toNova(n), deadline: 10 * time.Second, network: true, compact: true, one: true})
+	o.routes = append(o.routes, route{Channel: toNova(n), deadline: time.Minute, network: true, compact: true, one: true})
 	s, err := Run(t.Context(), m.tg, &m.e, o)
 	if err != nil || s.Delivered != 1 || s.Offered != 1 || s.Pending != 0 {
 		t.Errorf("%+v, %v", s, err)

@@ -96,8 +96,9 @@ type end struct {
 const (
 	user      = "alice"
 	recipient = "age1cy0su9fwf3gf9mw868g5yut09p6nytfmmnktexz2ya5uqg9vl9sss4euqm"
-	patience  = 10 * time.Second // of channels that work
-	short     = 300 * time.Millisecond
+	patience  = time.Minute            // of channels that work, on a busy machine too
+	short     = 200 * time.Millisecond // of those that hang, wherever they do
+	settled   = 2 * time.Second        // of those that hang once a port has been drained
 )
 
 func newScene(t *testing.T, typ string) *scene {
@@ -202,6 +203,9 @@ func (s *scene) killed(step string, never bool) {
 	s.Helper()
 	w := s.wire
 	w.KillAt, w.Half = step, s.end.halfOf(len(s.sent))
+	if w.Deadline < patience {
+		w.Deadline = short
+	}
 	text, err := json.Marshal(child{s.tg.Root(), w})
 	if err != nil {
 		s.Fatal(err)
@@ -328,15 +332,22 @@ func (s *scene) fillDiskOfChannel() {
 	}
 }
 
-// closedPort is an address where nobody listens.
+// closedPort is an address where nobody listens, nor comes to: it is taken.
 func (s *scene) closedPort() string {
 	s.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		s.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	s.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		s.Fatal(err)
+	}
+	addr, err := syscall.Getsockname(fd)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", addr.(*syscall.SockaddrInet4).Port)
 }
 
 // A host listens on a Unix socket, in place of a device, and does with each

@@ -89,7 +89,7 @@ func start(t testing.TB, change func(*Options)) *host {
 		cancel()
 		select {
 		case <-h.end:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the receiver does not end")
 		}
 	})
@@ -104,7 +104,7 @@ func start(t testing.TB, change func(*Options)) *host {
 
 func (h *host) wait(until func() bool) {
 	h.t.Helper()
-	for range 2000 {
+	for range 12000 {
 		if until() {
 			return
 		}
@@ -122,7 +122,7 @@ func (h *host) finish() {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		h.t.Fatal("the receiver does not end")
 	}
 }
@@ -175,7 +175,7 @@ func (h *host) dial() *guest {
 
 func (g *guest) send(b []byte) {
 	g.t.Helper()
-	g.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	g.SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := g.Write(b); err != nil {
 		g.t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func (g *guest) send(b []byte) {
 
 func (g *guest) expect(want string) {
 	g.t.Helper()
-	g.SetReadDeadline(time.Now().Add(20 * time.Second))
+	g.SetReadDeadline(time.Now().Add(time.Minute))
 	got, err := g.r.ReadString('\n')
 	if got != want {
 		g.t.Fatalf("answer %q (%v), want %q", got, err, want)
