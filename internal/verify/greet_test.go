@@ -27,7 +27,7 @@ func banner(text string, change func(*ssh.ServerConfig)) func(*server, net.Conn)
 
 func TestGreet(t *testing.T) {
 	s := listen(t, banner("hello\nthere\n", nil))
-	g, err := Greet(t.Context(), s.target, 5*time.Second)
+	g, err := Greet(t.Context(), s.target, time.Minute)
 	if err != nil || g.Banner != "hello\nthere\n" || g.HostKey() != s.entry {
 		t.Fatalf("%+v, %v", g, err)
 	}
@@ -67,7 +67,11 @@ func TestGreetFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := listen(t, tt.serve)
-			g, err := Greet(t.Context(), s.target, 2*time.Second)
+			timeout := time.Minute
+			if name == "hangs" {
+				timeout = 700 * time.Millisecond
+			}
+			g, err := Greet(t.Context(), s.target, timeout)
 			if !errors.Is(err, tt.want) || g.Banner != tt.banner {
 				t.Errorf("%.100q, %v", g.Banner, err)
 			}
@@ -85,6 +89,7 @@ func TestGreetFaults(t *testing.T) {
 func TestGreetTwoKeys(t *testing.T) {
 	for name, want := range map[string]error{"the same key again": nil, "another key": ErrTwoKeys} {
 		t.Run(name, func(t *testing.T) {
+			wrote := make(chan struct{}, 1000)
 			h := &house{change: func(_ *house, cfg *ssh.ServerConfig) {
 				cfg.RekeyThreshold = 256 // bytes, so that the banner makes the next exchange due
 				cfg.BannerCallback = func(ssh.ConnMetadata) string {
@@ -95,17 +100,34 @@ func TestGreetTwoKeys(t *testing.T) {
 				}
 				var conn ssh.ServerPreAuthConn
 				cfg.PreAuthConnCallback = func(c ssh.ServerPreAuthConn) { conn = c }
-				// The packet after that begins it, and it ends before the login is answered.
+				// The packet after that begins it. Once the next one, which is its own, is
+				// out, the answer to the login waits for its end.
 				cfg.AuthLogCallback = func(ssh.ConnMetadata, string, error) {
+					for len(wrote) > 0 {
+						<-wrote
+					}
 					_ = conn.SendAuthBanner("there\n")
-					time.Sleep(200 * time.Millisecond)
+					<-wrote
+					<-wrote
 				}
 			}}
-			s := listen(t, h.serve)
-			g, err := Greet(t.Context(), s.target, 5*time.Second)
+			s := listen(t, func(s *server, c net.Conn) { h.serve(s, watched{c, wrote}) })
+			g, err := Greet(t.Context(), s.target, time.Minute)
 			if !errors.Is(err, want) || g.Banner == "" || g.HostKey() != s.entry {
 				t.Errorf("%.20q, %s, %v", g.Banner, g.HostKey(), err)
 			}
 		})
 	}
+}
+
+// watched tells of each packet that is written, which is a Write of its own.
+type watched struct {
+	net.Conn
+	wrote chan<- struct{}
+}
+
+func (w watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	w.wrote <- struct{}{}
+	return n, err
 }
