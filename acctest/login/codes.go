@@ -25,9 +25,13 @@ const (
 	rateMargin   = 2 * time.Second // whole seconds, and the server's clock
 )
 
-// clockMargin is how far the server's clock may be from this machine's, and how
-// long a login may take to come to the code.
-const clockMargin = 5 * time.Second
+const (
+	// clockMargin is how far the server's clock may be from this machine's.
+	clockMargin = 5 * time.Second
+
+	// loginMargin is that, and how long a login may take to come to the code.
+	loginMargin = clockMargin + 5*time.Second
+)
 
 // step is how long a code is the current one.
 const step = otp.Period * time.Second
@@ -155,7 +159,7 @@ func (c *Codes) next() (code string, wait time.Duration, err error) {
 	for _, s := range []struct {
 		step int64
 		wait time.Duration // until it is certain that the server is near enough
-	}{{this, 0}, {this + 1, clockMargin - begun}, {this - 1, clockMargin - ends}} {
+	}{{this, 0}, {this + 1, clockMargin - begun}, {this - 1, loginMargin - ends}} {
 		switch {
 		case c.used[s.step]:
 		case s.wait <= 0:

@@ -68,7 +68,7 @@ func TestNoCodeAtItsEdge(t *testing.T) {
 		shift     time.Duration
 		neighbour time.Duration // whose code is given out after the current one
 		codes     int
-	}{{0, -step, 2}, {4 * time.Second, -step, 2}, {5 * time.Second, step, 3}, {25 * time.Second, step, 3}, {26 * time.Second, step, 2}} {
+	}{{0, -step, 2}, {4 * time.Second, -step, 2}, {5 * time.Second, step, 3}, {20 * time.Second, step, 3}, {21 * time.Second, step, 2}} {
 		c, now := clocked()
 		*now = now.Add(at.shift)
 		var got []string
