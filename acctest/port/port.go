@@ -13,17 +13,6 @@ import (
 	"time"
 )
 
-// Free returns a port that nobody listens on. Another program may be faster to
-// take it.
-func Free() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // Greeted reports whether an SSH server is at addr, within so long: accepting
 // the connection is not enough, since QEMU does that before the guest does
 // anything.

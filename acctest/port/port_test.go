@@ -25,11 +25,11 @@ func TestGreeted(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		if got := port.Greeted(t.Context(), l.Addr().String(), 2*time.Second); got != want {
+		if got := port.Greeted(t.Context(), l.Addr().String(), time.Minute); got != want {
 			t.Errorf("%q: %v", banner, got)
 		}
 		l.Close()
-		if port.Greeted(t.Context(), l.Addr().String(), 2*time.Second) {
+		if port.Greeted(t.Context(), l.Addr().String(), time.Minute) {
 			t.Error("greeted by nobody")
 		}
 	}

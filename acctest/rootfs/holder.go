@@ -137,7 +137,7 @@ func (h *holder) enter() []string {
 func (h *holder) stop() {
 	h.once.Do(func() {
 		_ = h.stdin.Close()
-		timer := time.AfterFunc(5*time.Second, func() { _ = h.cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Minute, func() { _ = h.cmd.Process.Kill() })
 		defer timer.Stop()
 		_ = h.cmd.Wait()
 	})

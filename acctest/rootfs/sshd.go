@@ -123,7 +123,7 @@ func (s *SSHD) Running() bool {
 func (s *SSHD) Stop() error {
 	var err error
 	s.once.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if s.Running() {
 			_, err = s.root.Shell(ctx, "kill $(cat "+s.pidFile()+")")
@@ -161,7 +161,7 @@ func (r *Root) HostKeys() ([]string, error) {
 
 // await returns when the daemon sends its greeting.
 func (s *SSHD) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		if port.Greeted(ctx, s.Addr(), 5*time.Second) {
