@@ -35,6 +35,7 @@ func TestSteps(t *testing.T) {
 func TestBusySaysSoUntilStopped(t *testing.T) {
 	b := &buffer{}
 	r := New(b)
+	r.now = func() time.Time { return r.start }
 	r.every = time.Millisecond
 	said := make(chan struct{}, 1000)
 	stop := r.Busy("boot", func() string {
