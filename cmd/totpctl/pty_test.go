@@ -226,7 +226,7 @@ func (d *desk) start(t *testing.T, columns int, env string, name string, args ..
 
 // wait waits for the program to end.
 func (s *session) wait() error {
-	timer := time.AfterFunc(30*time.Second, func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(2*time.Minute, func() { s.cmd.Process.Kill() })
 	defer timer.Stop()
 	return s.cmd.Wait()
 }
@@ -241,7 +241,7 @@ func (s *session) output() []byte {
 // await waits until the program has printed a text.
 func (s *session) await(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		s.mu.Lock()
 		found := bytes.Contains(s.seen, []byte(text))
 		s.mu.Unlock()
@@ -256,13 +256,14 @@ func (s *session) await(t *testing.T, text string) {
 // has printed its prompt.
 func (s *session) settle(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		now, err := term.GetState(int(s.tty.Fd()))
 		check(t, err)
 		if *now != *s.fresh {
 			return
 		}
 	}
+	t.Fatal("echo is on")
 }
 
 func (s *session) write(t *testing.T, text string) {

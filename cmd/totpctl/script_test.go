@@ -462,7 +462,7 @@ func guest(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	} else {
 		var err error
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			if conn, err = net.Dial("unix", socket); err == nil || time.Now().After(deadline) {
 				break
 			}
@@ -470,7 +470,7 @@ func guest(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	payload := []byte(ts.ReadFile(flags.Arg(3)))
 	message, err := frame.Marshal(flags.Arg(1), flags.Arg(2), payload)
 	ts.Check(err)
@@ -523,10 +523,10 @@ func putCard(ts *testscript.TestScript, neg bool, args []string) {
 	if !roots.AppendCertsFromPEM([]byte(ts.ReadFile(*ca))) {
 		ts.Fatalf("%s: no certificate", *ca)
 	}
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer client.CloseIdleConnections()
 	body := ts.ReadFile(flags.Arg(1))
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		req, err := http.NewRequest(http.MethodPut, flags.Arg(0), strings.NewReader(body))
 		ts.Check(err)
 		if *token != "" {
