@@ -65,8 +65,8 @@ func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Per
 // Clone makes another instance out of a copy of the disk of one that is not
 // running: another identity, and nothing received yet. Of the people, none is named
 // a recipient but those given. Its user-data are in the other form: the policy is
-// under a key of its own, which cloud-init's module hands over. The agent of the
-// clone is stopped at its first try.
+// under a key of its own, which cloud-init's module hands over. Module and agent are
+// stopped at their first try.
 func (i *Instance) Clone(ctx context.Context, name string, people []*Person) (*Instance, error) {
 	return i.clone(ctx, name, people, byKeyWhileBusy)
 }

@@ -131,14 +131,18 @@ func byFileWithAbsent(config map[string]any, policy layer) error {
 // byNobody says no policy at all.
 func byNobody(map[string]any, layer) error { return nil }
 
-// byKeyWhileBusy is byKey, and has the agent's first try take longer than its unit
-// lets it, as on a host that is too busy: here half of what it lets it otherwise.
+// byKeyWhileBusy is byKey, and has the first tries of cloud-init's module and of the
+// agent take longer than their units let them, as on a host that is too busy.
 func byKeyWhileBusy(config map[string]any, policy layer) error {
-	config["bootcmd"] = []string{
-		"mkdir -p /run/systemd/system/totp-agent.service.d",
-		`printf '[Service]\nExecStartPre=/bin/sh -c "[ -e /run/tried ] || { touch /run/tried; exec sleep 300; }"\nTimeoutStartSec=15\n' >/run/systemd/system/totp-agent.service.d/busy.conf`,
-		"systemctl daemon-reload",
-	}
+	config["bootcmd"] = []string{`for unit in totp-module totp-agent; do
+	mkdir -p /run/systemd/system/$unit.service.d
+	cat >/run/systemd/system/$unit.service.d/busy.conf <<'EOF'
+[Service]
+ExecStartPre=/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
+TimeoutStartSec=15
+EOF
+done
+systemctl daemon-reload`}
 	return byKey(config, policy)
 }
 
