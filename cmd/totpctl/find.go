@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/console"
@@ -63,14 +64,14 @@ const (
 )
 
 // findEnvelopes finds the envelopes in an input of any kind: a binary age file,
-// armored ones amid any text, console blocks in a captured log, and, where there
+// armored ones amid any text or in one line of JSON, console blocks in a captured log, and, where there
 // is none of these, the bare base64 of size-limited channels. Envelopes that
 // occur twice are returned once.
 func findEnvelopes(input []byte) []finding {
 	if trimmed := bytes.TrimLeft(input, " \t\r\n"); bytes.HasPrefix(trimmed, []byte(binaryIntro+"\n")) {
 		return []finding{{form: "age file", sealed: trimmed}}
 	}
-	found := append(findConsole(input), findArmored(input)...)
+	found := slices.Concat(findConsole(input), findArmored(input), findRunOn(input))
 	if len(found) == 0 {
 		// The lines of a console block hold base64 too, so this comes last.
 		found = findBase64(input)
@@ -136,8 +137,61 @@ func findArmored(input []byte) []finding {
 // base64Intro is how any base64 of an age file begins.
 const base64Intro = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"
 
-// base64File is one with what follows it.
-var base64File = regexp.MustCompile(`^[A-Za-z0-9+/\r\n]*={0,2}`)
+// escape is what stands for a character of an envelope, or for the end of its
+// line, in a string of JSON, and in one inside another: some programs write "/"
+// and "+" so as well.
+const escape = `\\+(?:[nrt/]|u00(?:0[aAdD]|2[bBfF]|3[dD]))`
+
+var (
+	// base64File is an age file in base64, with what follows it.
+	base64File = regexp.MustCompile(`^(?:[A-Za-z0-9+/\r\n]|` + escape + `)*={0,2}`)
+
+	escapes = regexp.MustCompile(escape)
+	blank   = regexp.MustCompile(`[ \t\v\f\r\n\x{a0}]`)
+
+	// runOn is an armored envelope whose first line does not end where it should.
+	runOn = regexp.MustCompile(armorBegin + `(?:[ \t]|` + escape + `)*` + base64Intro)
+)
+
+// unescape puts the characters in the place of their escapes, and nothing in that
+// of line ends.
+func unescape(text []byte) []byte {
+	return escapes.ReplaceAllFunc(text, func(e []byte) []byte {
+		switch e[len(e)-1] {
+		case '/', 'f', 'F':
+			return []byte("/")
+		case 'b', 'B':
+			return []byte("+")
+		}
+		if bytes.HasSuffix(bytes.ToLower(e), []byte("u003d")) {
+			return []byte("=")
+		}
+		return nil
+	})
+}
+
+// findRunOn finds armored age files whose lines have become one, or others: a
+// body of JSON as it was sent to an HTTP server, or text that a program has
+// filled anew.
+func findRunOn(input []byte) []finding {
+	var found []finding
+	line, counted := 1, 0
+	for _, at := range runOn.FindAllIndex(input, -1) {
+		line += bytes.Count(input[counted:at[0]], []byte("\n"))
+		counted = at[0]
+		f := finding{form: "armored", line: line, fault: errCutOff}
+		body := input[at[0]+len(armorBegin):]
+		if next := bytes.Index(body, []byte(armorBegin)); next >= 0 {
+			body = body[:next]
+		}
+		if end := bytes.Index(body, []byte(armorEnd)); end >= 0 {
+			text := blank.ReplaceAll(unescape(body[:end]), nil)
+			f.sealed, f.fault = slices.Concat([]byte(armorBegin+"\n"), text, []byte("\n"+armorEnd+"\n")), nil
+		}
+		found = append(found, f)
+	}
+	return found
+}
 
 func findBase64(input []byte) []finding {
 	var found []finding
@@ -162,7 +216,7 @@ func findBase64(input []byte) []finding {
 				return -1
 			}
 			return r
-		}, base64File.Find(input[begin:end]))
+		}, unescape(base64File.Find(input[begin:end])))
 		// A cut-off end leaves an envelope that does not authenticate; that is
 		// for the one who opens it to say.
 		text = bytes.TrimRight(text, "=")

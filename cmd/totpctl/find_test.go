@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -41,6 +42,16 @@ func onConsole(id, user string, n int) string {
 func inBase64(n int) string {
 	return base64.StdEncoding.EncodeToString(sample(n))
 }
+
+// inJSON is a text as a string of JSON.
+func inJSON(text string) string {
+	out, err := json.Marshal(text)
+	must(err)
+	return string(out)
+}
+
+// escaper escapes more than JSON asks for: "/" as PHP does, "+" and "=" as .NET.
+var escaper = strings.NewReplacer("/", `\/`, "+", `\u002B`, "=", `\u003d`)
 
 // broken2 breaks lines that are longer than n columns in two.
 func broken2(text string, n int) string {
@@ -94,6 +105,17 @@ func TestFindEnvelopes(t *testing.T) {
 		{"armored, in a narrow window of PuTTY", puttyWindow(armored(1), 50), []want{{"armored", 3, 1, nil}}},
 		{"armored, in a window of PuTTY, with blanks at the ends", strings.ReplaceAll(puttyWindow(armored(1), 66), "\r\n", "   \r\n"), []want{{"armored", 2, 1, nil}}},
 		{"armored, lines broken by a mail", strings.ReplaceAll(broken2(armored(1), 40), "\n", "\r\n"), []want{{"armored", 1, 1, nil}}},
+		{"armored, in JSON", "{\n" + inJSON(armored(1)) + "}\n", []want{{"armored", 2, 1, nil}}},
+		{"armored, in JSON in JSON", inJSON(inJSON(armored(1))), []want{{"armored", 1, 1, nil}}},
+		{"armored, in JSON with CRLF", inJSON(strings.ReplaceAll(armored(1), "\n", "\r\n")), []want{{"armored", 1, 1, nil}}},
+		{"armored, in JSON as PHP and .NET write it", escaper.Replace(inJSON(armored(1))), []want{{"armored", 1, 1, nil}}},
+		{"armored, two in JSON", "[" + inJSON(armored(1)) + "," + inJSON(armored(2)) + "]", []want{{"armored", 1, 1, nil}, {"armored", 1, 2, nil}}},
+		{"armored, in JSON, cut off", inJSON(armored(1))[:300], []want{{"armored", 1, 0, errCutOff}}},
+		{"armored, in JSON, cut off by another", inJSON(armored(1))[:300] + inJSON(armored(2)), []want{{"armored", 1, 0, errCutOff}, {"armored", 1, 2, nil}}},
+		{"armored, on one line", strings.ReplaceAll(armored(1), "\n", " "), []want{{"armored", 1, 1, nil}}},
+		{"armored, on one line without blanks", strings.ReplaceAll(armored(1), "\n", ""), []want{{"armored", 1, 1, nil}}},
+		{"armored, filled anew", broken2(strings.ReplaceAll(armored(1), "\n", " ")+"\n", 100), []want{{"armored", 1, 1, nil}}},
+		{"a mark in a sentence", "it begins with " + armorBegin + " and so on\n" + armored(1), []want{{"armored", 2, 1, nil}}},
 		{"two armored", armored(1) + armored(2), []want{{"armored", 1, 1, nil}, {"armored", 13, 2, nil}}},
 		{"the same twice", armored(1) + armored(1), []want{{"armored", 1, 1, nil}}},
 		{"armored, cut off", armored(1)[:200], []want{{"armored", 1, 0, errCutOff}}},
@@ -106,6 +128,7 @@ func TestFindEnvelopes(t *testing.T) {
 		{"the same in both", armored(1) + onConsole(sampleID, "alice", 1), []want{{"console block", 0, 1, nil}}},
 		{"base64", inBase64(1), []want{{"base64", 1, 1, nil}}},
 		{"base64, in JSON", "{\n\"password\":\"" + inBase64(1) + "\"}", []want{{"base64", 2, 1, nil}}},
+		{"base64, in JSON as PHP and .NET write it", escaper.Replace("{\"password\":\"" + inBase64(1) + "\"}"), []want{{"base64", 1, 1, nil}}},
 		{"base64, wrapped", inBase64(1)[:76] + "\r\n" + inBase64(1)[76:] + "\n", []want{{"base64", 1, 1, nil}}},
 		{"base64, two", inBase64(1) + " " + inBase64(2), []want{{"base64", 1, 1, nil}, {"base64", 1, 2, nil}}},
 		{"base64, two on lines of their own", inBase64(1) + "\n" + inBase64(4) + "\n", []want{{"base64", 1, 1, nil}, {"base64", 2, 4, nil}}},
@@ -163,6 +186,7 @@ func FuzzFindEnvelopes(f *testing.F) {
 		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900],
 		"> " + armorBegin, armorBegin + "\n" + armorBegin, armorEnd, "\xff\xfe", "\xff\xfea\x00", "\xef\xbb\xbf" + armored(1),
 		strings.ReplaceAll(armored(1), "\n", "\r\n"), puttyWindow(armored(1), 50),
+		inJSON(armored(1)), inJSON(armored(1))[:200], escaper.Replace(inJSON(inBase64(1))),
 	} {
 		f.Add([]byte(seed))
 	}

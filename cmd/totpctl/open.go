@@ -37,8 +37,9 @@ func newOpenCommand() *cobra.Command {
 		Long: `Opens an envelope and shows the card in it: the QR code for the authenticator
 app, the backup codes, and the SSH host keys that the first connection must show.
 
-FILE is an envelope, armored or binary, or a captured console log: the blocks in
-it are found and put together again. Without FILE, or with -, standard input is
+FILE is an envelope, armored or binary, a captured console log, or a text that
+holds envelopes, as the JSON of the channel http: the blocks in it are found and
+put together again. Without FILE, or with -, standard input is
 read. Where several envelopes can be opened, all are shown but those that a later
 one of the same user and instance replaces; --user and --id choose. Different cards
 with the same ID are never chosen between: one of them is forged.

@@ -30,6 +30,9 @@ func TestPageFindsTheSame(t *testing.T) {
 		armorBegin, armorEnd, armorBegin + "\n" + armorBegin, armorBegin + "\n" + armorEnd, armorBegin + "\n!\n" + armorEnd + "\n" + armorBegin + "\n!\n" + armorEnd,
 		strings.Replace(armored(1), "\n", "\nQUFB\n", 1), "\xef\xbb\xbf" + armored(1), "\xff\xfe", "\xff\xfea\x00", "\xfe\xff\x00a",
 		"\xff\xfe" + strings.Join(strings.Split(armored(1), ""), "\x00") + "\x00",
+		inJSON(armored(1)), inJSON(inJSON(armored(1))), "[" + inJSON(armored(1)) + ",\n" + inJSON(armored(2)) + "]", escaper.Replace(inJSON(armored(1))),
+		inJSON(armored(1))[:300] + inJSON(armored(2)), "{\"password\":" + escaper.Replace(inJSON(inBase64(1)+inBase64(2))) + "}",
+		strings.ReplaceAll(armored(1), "\n", "\u00a0 "), broken2(strings.ReplaceAll(armored(1), "\n", " ")+"\n", 100),
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, input := range inputs {

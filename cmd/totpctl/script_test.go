@@ -81,7 +81,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 // sealCard makes a card and seals it.
 //
 //	seal-card [-user alice] [-host web-1] [-instance i-1] [-gen 1] [-supersedes ID]
-//	          [-id ID] [-form armor|binary|base64|console|compact] [-a] [-user-data FILE] -r RECIPIENT|FILE... -o FILE
+//	          [-id ID] [-form armor|binary|base64|json|console|compact] [-a] [-user-data FILE] -r RECIPIENT|FILE... -o FILE
 //
 // -a appends. With -user-data the card knows the token in that document, and its
 // own readers. The card's ID, secret, the secret as it is typed, and the first
@@ -164,6 +164,9 @@ func writeForm(ts *testscript.TestScript, name string, appending bool, form, id,
 		out, err = seal.Armor(sealed)
 	case "base64", "compact":
 		out = []byte(base64.StdEncoding.EncodeToString(sealed) + "\n")
+	case "json": // as the channel http sends it
+		out, err = seal.Armor(sealed)
+		out = []byte(`{"id":"` + id + `","user":"` + user + `","envelope":` + inJSON(string(out)) + "}")
 	case "console":
 		out, err = console.Encode(id, user, sealed)
 	default:

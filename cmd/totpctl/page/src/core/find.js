@@ -11,7 +11,7 @@ import { decode } from "./console.js";
 
 /**
  * Finds the envelopes in an input of any kind: a binary age file, armored ones
- * amid any text, console blocks in a captured log, and, where there is none of
+ * amid any text or in one line of JSON, console blocks in a captured log, and, where there is none of
  * these, the bare base64 of channels with little room. One that occurs twice is
  * returned once.
  *
@@ -27,7 +27,7 @@ export function find(input) {
   if (start >= 0 && s.startsWith(intro + "\n", start)) {
     return [finding("age file", 0, { file: bytes.slice(start) })];
   }
-  let found = [...findConsole(bytes), ...findArmored(s)];
+  let found = [...findConsole(bytes), ...findArmored(s), ...findRunOn(s)];
   // The lines of a console block hold base64 too, so this comes last.
   if (found.length === 0) found = findBase64(s);
   return distinct(found);
@@ -79,13 +79,49 @@ function findArmored(s) {
   return found;
 }
 
+// How any base64 of an age file begins.
+const base64Intro = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx";
+
+// What stands for a character of an envelope, or for the end of its line, in a
+// string of JSON, and in one inside another: some programs write "/" and "+" so
+// as well.
+const escape = String.raw`\\+(?:[nrt/]|u00(?:0[aAdD]|2[bBfF]|3[dD]))`;
+
+/** Puts the characters in the place of their escapes, and nothing in that of line ends. */
+function unescape(text) {
+  return text.replace(new RegExp(escape, "g"), (e) => {
+    if (/[/fF]$/.test(e)) return "/";
+    if (/[bB]$/.test(e)) return "+";
+    return /3[dD]$/.test(e) ? "=" : "";
+  });
+}
+
+/**
+ * Armored age files whose lines have become one, or others: a body of JSON as it
+ * was sent to an HTTP server, or text that a program has filled anew.
+ */
+function findRunOn(s) {
+  const begin = new RegExp(`${armorBegin}(?:[ \\t]|${escape})*${base64Intro}`, "g");
+  return Array.from(s.matchAll(begin), (m) => {
+    const line = lineOf(s, m.index);
+    const [body] = s.slice(m.index + armorBegin.length).split(armorBegin, 1);
+    const end = body.indexOf(armorEnd);
+    if (end < 0) return finding("armored", line, { fault: "cut off" });
+    const text = unescape(body.slice(0, end)).replace(/[ \t\v\f\r\n]|\xc2\xa0/g, "");
+    const raw = fromBinary([armorBegin, text, armorEnd].join("\n"));
+    const file = dearmor(raw);
+    return finding("armored", line, { file, fault: file ? "" : "damaged", raw });
+  });
+}
+
 function findBase64(s) {
-  // How any base64 of an age file begins. Where no "=" ends it, the next line may
-  // be another one.
-  const all = s.matchAll(/YWdlLWVuY3J5cHRpb24ub3JnL3Yx(?:(?!YWdlLWVuY3J5cHRpb24ub3JnL3Yx)[A-Za-z0-9+/\r\n])*={0,2}/g);
-  return Array.from(all, (m) =>
-    finding("base64", s.slice(0, m.index).split("\n").length, { file: debase64(m[0]) }),
-  );
+  // Where no "=" ends it, the next line may be another one.
+  const all = s.matchAll(new RegExp(`${base64Intro}(?:(?!${base64Intro})(?:[A-Za-z0-9+/\\r\\n]|${escape}))*={0,2}`, "g"));
+  return Array.from(all, (m) => finding("base64", lineOf(s, m.index), { file: debase64(unescape(m[0])) }));
+}
+
+function lineOf(s, at) {
+  return s.slice(0, at).split("\n").length;
 }
 
 function distinct(found) {
