@@ -114,6 +114,7 @@ var (
 	ErrGzip      = errors.New("is a damaged gzip file")
 	ErrSyntax    = errors.New("is not YAML")
 	ErrTab       = errors.New("has a tab where cloud-init wants spaces")
+	ErrUnread    = errors.New("is nothing that cloud-init reads, and it would ignore the whole document")
 	ErrTag       = errors.New("is a tag that cloud-init does not know")
 	ErrDocuments = errors.New("holds more than one YAML document")
 	ErrType      = errors.New("has a type that cannot be added to")

@@ -254,7 +254,7 @@ func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
 	errs := m.look(k, text, level+1)
 	var kept Errors
 	for _, e := range errs {
-		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrTag) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
+		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrTag) || errors.Is(e.Rule, ErrUnread) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
 			continue
 		}
 		e.Path = strings.TrimSuffix(path+": "+e.Path, ": ")

@@ -311,6 +311,24 @@ func TestMergeErrors(t *testing.T) {
 		{"tab in a flow list", head + "users: [a,\tb]\n", []place{{"", 2, 11, ErrTab}}},
 		{"tab after a value", head + "hostname: web\t# mine\n", []place{{"", 2, 14, ErrTab}}},
 		{"tab at the end of a line", head + "users:\t\n  - a\n", []place{{"", 2, 7, ErrTab}}},
+		{"tab after quotes", head + "a: \"b\"\t# mine\n", []place{{"", 2, 7, ErrTab}}},
+		{"tab after a quoted key", head + "'a'\t: b\n", []place{{"", 2, 4, ErrTab}}},
+		{"tab after a flow list", head + "a: [b]\t\n", []place{{"", 2, 7, ErrTab}}},
+		{"tab after an alias", head + "a: &x 1\nb: *x\t\nc: 1\n", []place{{"", 3, 6, ErrTab}}},
+		{"tab after a block's mark", head + "a: |\t\n  b\n", []place{{"", 2, 5, ErrTab}}},
+		{"tab in a value", head + "a: |\n  b\tc # \"\n\nd: e\tf\n", []place{{"", 5, 5, ErrTab}}},
+		{"a template without its first line", head + "hostname: {{ v1.local_hostname }}\n", []place{{"", 2, 12, ErrUnread}}},
+		{"a list as a key", head + "? [a]\n: b\n", []place{{"", 2, 3, ErrUnread}}},
+		{"keys and values as a key, by an alias", head + "a: &x {b: c}\n*x : d\n", []place{{"", 3, 1, ErrUnread}}},
+		{"an anchor twice", head + "a: &x 1\nb: {c: &x 2}\n", []place{{"", 3, 8, ErrUnread}}},
+		{"an escape of JavaScript's", head + "a: \"x\"\nb: \"it\\'s\"\n", []place{{"", 3, 7, ErrUnread}}},
+		{"an equals sign", head + "a: [=]\n", []place{{"", 2, 5, ErrUnread}}},
+		{"a merge of a value", head + "a:\n  <<: b\n", []place{{"", 3, 7, ErrUnread}}},
+		{"a merge of a list", head + "a: &x [b]\nc:\n  <<: *x\n", []place{{"", 4, 7, ErrUnread}}},
+		{"a merge key as a value", head + "a: <<\n", []place{{"", 2, 4, ErrUnread}}},
+		{"no such day", head + "a: 2023-02-29\n", []place{{"", 2, 4, ErrUnread}}},
+		{"no such hour", head + "2024-02-29 24:00:00: a\n", []place{{"", 2, 1, ErrUnread}}},
+		{"no such number", head + "a: !!int b\n", []place{{"", 2, 4, ErrUnread}}},
 		{"syntax", head + "users: [a\n", []place{{"", 2, 10, ErrSyntax}}},
 		{"two documents", head + "a: 1\n---\nb: 2\n", []place{{"", 3, 1, ErrDocuments}}},
 		{"local tag", head + "hostname: web\nwrite_files: !custom\n  - {path: /x}\n", []place{{"", 3, 14, ErrTag}}},
@@ -552,6 +570,28 @@ func TestMergeCuts(t *testing.T) {
 				}
 				checkMerged(t, d, string(out))
 			}
+		}
+	}
+}
+
+// TestMergeTakesWhatCloudInitReads: what looks like something that is refused.
+// PyYAML 5.3.1 and 6.0.2 read all of these.
+func TestMergeTakesWhatCloudInitReads(t *testing.T) {
+	for _, doc := range []string{
+		"a: |\n  make:\n  \tall # \"\t\n\nb: '\t'\n",
+		"a: |2\n    b\n  \tc\nd: e\n",
+		"runcmd:\n- |\n  cat <<EOF\n  \ta\n  EOF\n- [sh, -c, \"a\tb\"]\n",
+		"a: >-\n  b\tc\n#\td\ne: f # \tg\n",
+		"a: it's\nb: 'it''s\t'\nc: \"\\\"\t\\\\\"\nd: \"'\"\n",
+		"a: &x \"b\tc\"\nd: *x\ne: !!str 'f\tg'\n",
+		"a: b\r\nc: \"d\t\"\r\ne: |\r\n  f\tg\r\nh: i\r\n",
+		"a: &x {b: c}\nd: {<<: *x, e: f}\ng: {<<: [*x, {h: i}]}\n",
+		"a: 2024-02-29\nb: 2001-12-14t21:59:43.10-05:00\nc: \"2023-02-29\"\nd: 2023-02-29x\n",
+		"a: \"=\"\n=: b\nc: \"{{ d }}\"\ne: x{{ f }}\n",
+		"a: !!float 1\nb: !!int \"3\"\nc: !!bool \"yes\"\n",
+	} {
+		if _, err := ours.Merge("", []byte(Header+"\n"+doc)); err != nil {
+			t.Errorf("%q: %v", doc, err)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func parse(doc []byte) (theirs, *Error) {
 	}
 	switch {
 	case root.Kind == yaml.MappingNode:
-		if e := tabs(string(doc), root); e != nil {
+		if e := unread(string(doc), root); e != nil {
 			return theirs{}, e
 		}
 		return theirs{root}, nil
@@ -51,50 +51,6 @@ func parse(doc []byte) (theirs, *Error) {
 		return theirs{}, nil
 	}
 	return theirs{}, &Error{Line: root.Line, Column: root.Column, Rule: ErrType, Fix: `write keys and values, as in "packages: [git]"`}
-}
-
-// tabs finds a tab between the parts of a document. The YAML package reads it
-// as a blank, cloud-init's refuses the document.
-func tabs(doc string, root *yaml.Node) *Error {
-	if !strings.Contains(doc, "\t") {
-		return nil
-	}
-	s := splicer{doc: doc, lines: lineStarts(doc)}
-	var bad *Error
-	var walk func(n *yaml.Node, level int)
-	walk = func(n *yaml.Node, level int) {
-		if bad != nil || level > 100 {
-			return
-		}
-		start := s.offset(n.Line, n.Column)
-		if start < 0 || start > len(doc) {
-			return
-		}
-		before := strings.TrimRight(doc[:start], " \t")
-		at := strings.IndexByte(doc[len(before):start], '\t') + len(before)
-		if at < len(before) && n.Kind == yaml.ScalarNode && n.Style == 0 {
-			// A plain scalar of one line, and the colon behind a key.
-			if rest, ok := strings.CutPrefix(doc[start:], n.Value); ok {
-				rest = strings.TrimPrefix(rest, ":")
-				blank := rest[:len(rest)-len(strings.TrimLeft(rest, " \t"))]
-				if i := strings.IndexByte(blank, '\t'); i >= 0 {
-					at = len(doc) - len(rest) + i
-				}
-			}
-		}
-		if at >= len(before) {
-			line, column := position([]byte(doc), at)
-			bad = &Error{Line: line, Column: column, Rule: ErrTab, Fix: "use spaces"}
-			return
-		}
-		for _, c := range n.Content {
-			walk(c, level+1)
-		}
-	}
-	for _, c := range root.Content {
-		walk(c, 0)
-	}
-	return bad
 }
 
 // decode is dec.Decode for documents that nobody vouches for.
