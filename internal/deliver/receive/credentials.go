@@ -95,14 +95,15 @@ func parseCredential(f []string) (credential, error) {
 	return c, nil
 }
 
-var errClient = errors.New(`must be 1 to 64 of a-z, 0-9, ".", "_" and "-", no "." first or last, and no device of Windows`)
+var errClient = errors.New(`must be 1 to 64 of a-z, 0-9, ".", "_" and "-", no "." first or last, no "-" first, and no device of Windows`)
 
 // isClient tells whether a name can be that of a client, and so of a directory. No
 // two of them are one directory anywhere: there are file systems that ignore case, or
-// a dot at the end.
+// a dot at the end. Nor is any of them an option to a program that gets all names
+// of a directory, as rm *.
 func isClient(name string) bool {
 	const chars = "abcdefghijklmnopqrstuvwxyz0123456789._-"
-	return name != "" && len(name) <= 64 && strings.Trim(name, ".") == name && strings.Trim(name, chars) == "" && filepath.IsLocal(name)
+	return name != "" && len(name) <= 64 && strings.Trim(name, ".") == name && name[0] != '-' && strings.Trim(name, chars) == "" && filepath.IsLocal(name)
 }
 
 // allow tells whether a request with this body is from the client.

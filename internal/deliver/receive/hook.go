@@ -80,8 +80,7 @@ func (h *hooks) wait() {
 func (h *hooks) run(e arrival) {
 	ctx, cancel := context.WithTimeout(context.Background(), hookTime)
 	defer cancel()
-	// In the directory of the receiver itself, a client's name begins the path, and it
-	// may be one that the program would take for an option.
+	// From the root, since the program may be in another directory.
 	file, err := filepath.Abs(e.file)
 	if err != nil {
 		h.logf("%s: the hook is not run: %v", e.file, err)

@@ -423,6 +423,7 @@ func TestParseCredentials(t *testing.T) {
 		"more fields":     {"a hmac-sha256 " + key + " b", ErrCredential},
 		"client":          {"../a hmac-sha256 " + key, errClient},
 		"capitals":        {"Web-1 hmac-sha256 " + key, errClient},
+		"option":          {"-rf hmac-sha256 " + key, errClient},
 		"dot":             {"web-1. hmac-sha256 " + key, errClient},
 		"one of two":      {"a hmac-sha256 " + key + "\nb\n", ErrCredential},
 	} {
