@@ -99,7 +99,7 @@ func findConsole(input []byte) []finding {
 
 // findArmored finds armored age files. What stands before the first mark on its
 // line (an indentation, a mail's quote marks, a logger's prefix) is taken off
-// the lines of the block.
+// the lines of the block, with another time in it as well.
 func findArmored(input []byte) []finding {
 	var found []finding
 	var block *finding
@@ -119,8 +119,11 @@ func findArmored(input []byte) []finding {
 		if block == nil {
 			continue
 		}
-		text = strings.TrimPrefix(text, prefix)
+		text, same := strings.CutPrefix(text, prefix)
 		text = strings.TrimLeft(text, " \t")
+		if !same {
+			text = withoutOther(text)
+		}
 		block.sealed = append(append(block.sealed, text...), '\n')
 		if text == armorEnd {
 			found = append(found, *block)
@@ -132,6 +135,15 @@ func findArmored(input []byte) []finding {
 		found = append(found, *block)
 	}
 	return found
+}
+
+// withoutOther takes off what a line of armor begins with where it is not what the
+// first one began with: the base64 has no blanks.
+func withoutOther(text string) string {
+	if strings.HasSuffix(text, armorEnd) {
+		return armorEnd
+	}
+	return text[strings.LastIndexAny(text, " \t")+1:]
 }
 
 // base64Intro is how any base64 of an age file begins.

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,17 @@ func onConsole(id, user string, n int) string {
 
 func inBase64(n int) string {
 	return base64.StdEncoding.EncodeToString(sample(n))
+}
+
+// stamped is a text as a log has it, with another time in each line.
+func stamped(text string) string {
+	var b strings.Builder
+	n := 0
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(&b, "Nov 28 19:00:%02d host app[7]: %s", n, line)
+		n++
+	}
+	return b.String()
 }
 
 // inJSON is a text as a string of JSON.
@@ -101,6 +113,7 @@ func TestFindEnvelopes(t *testing.T) {
 		{"armored, CRLF", strings.ReplaceAll(armored(1), "\n", "\r\n"), []want{{"armored", 1, 1, nil}}},
 		{"armored, quoted", "> " + strings.ReplaceAll(armored(1), "\n", "\n> "), []want{{"armored", 1, 1, nil}}},
 		{"armored, logged", "host app: " + strings.ReplaceAll(armored(1), "\n", "\nhost app: "), []want{{"armored", 1, 1, nil}}},
+		{"armored, logged over some time", stamped(armored(1)), []want{{"armored", 1, 1, nil}}},
 		{"armored, as PuTTY shows a banner", puttyWindow(armored(1), 80), []want{{"armored", 2, 1, nil}}},
 		{"armored, in a narrow window of PuTTY", puttyWindow(armored(1), 50), []want{{"armored", 3, 1, nil}}},
 		{"armored, in a window of PuTTY, with blanks at the ends", strings.ReplaceAll(puttyWindow(armored(1), 66), "\r\n", "   \r\n"), []want{{"armored", 2, 1, nil}}},

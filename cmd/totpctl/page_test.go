@@ -33,6 +33,7 @@ func TestPageFindsTheSame(t *testing.T) {
 		inJSON(armored(1)), inJSON(inJSON(armored(1))), "[" + inJSON(armored(1)) + ",\n" + inJSON(armored(2)) + "]", escaper.Replace(inJSON(armored(1))),
 		inJSON(armored(1))[:300] + inJSON(armored(2)), "{\"password\":" + escaper.Replace(inJSON(inBase64(1)+inBase64(2))) + "}",
 		strings.ReplaceAll(armored(1), "\n", "\u00a0 "), broken2(strings.ReplaceAll(armored(1), "\n", " ")+"\n", 100),
+		stamped(armored(1)), strings.ReplaceAll(stamped(armored(1)), ": ", "\t"),
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, input := range inputs {

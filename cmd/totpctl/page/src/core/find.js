@@ -66,8 +66,11 @@ function findArmored(s) {
       return;
     }
     if (!block) return;
-    if (text.startsWith(block.prefix)) text = text.slice(block.prefix.length);
+    const same = text.startsWith(block.prefix);
+    if (same) text = text.slice(block.prefix.length);
     text = text.replace(/^[ \t]+/, "");
+    // Another time, say: the base64 has no blanks.
+    if (!same) text = text.endsWith(armorEnd) ? armorEnd : text.replace(/^.*[ \t]/s, "");
     block.lines.push(text);
     if (text !== armorEnd) return;
     const raw = fromBinary(block.lines.join("\n"));
