@@ -195,10 +195,27 @@ func readLines(name string) ([]string, error) {
 			lines = append(lines, line)
 		}
 	}
-	if strings.Contains(string(data), "PRIVATE KEY") || strings.Contains(string(data), "AGE-SECRET-KEY-") {
-		return nil, withHints(fmt.Errorf("file %q: %w", name, cloudinit.ErrPrivateKey), "name the file with the public half: it ends in .pub, or totpctl keygen -y prints it")
+	if err := notPublic(string(data)); err != nil {
+		return nil, fmt.Errorf("file %q: %w", name, err)
 	}
 	return lines, nil
+}
+
+// notPublic knows the files that are taken for one of public keys, of which no line
+// must get into an error.
+func notPublic(text string) error {
+	const public = "name the file with the public half: it ends in .pub, or "
+	switch {
+	case strings.Contains(text, "AGE-SECRET-KEY-"):
+		return withHints(cloudinit.ErrPrivateKey, public+"totpctl keygen -y prints it")
+	case strings.Contains(text, "PRIVATE KEY"):
+		return withHints(cloudinit.ErrPrivateKey, public+"ssh-keygen -y prints it")
+	case strings.Contains(text, "PuTTY-User-Key-File"):
+		return withHints(cloudinit.ErrPrivateKey, "load it into PuTTYgen, and give the one line in the box at its top")
+	case strings.Contains(text, "BEGIN SSH2 PUBLIC KEY"):
+		return withHints(cloudinit.ErrNotSSHKey, "ssh-keygen -i prints it as one, and PuTTYgen in the box at its top")
+	}
+	return nil
 }
 
 // parseChannel reads TYPE, TYPE,port=NAME or TYPE,device=PATH. Whatever else a channel has may be
