@@ -595,3 +595,21 @@ func TestMergeTakesWhatCloudInitReads(t *testing.T) {
 		}
 	}
 }
+
+// TestMergeSaysHow: of what cloud-init would read and the YAML package does not, the
+// error does not say that cloud-init would not either; what it says to do helps.
+func TestMergeSaysHow(t *testing.T) {
+	for doc, done := range map[string]string{
+		"{\"runcmd\": [\"\\/bin\\/true\"]}\n": "{\"runcmd\": [\"/bin/true\"]}\n",
+		"a: |\n  \tb\n":                       "a: |2\n  \tb\n",
+		"write_files:\n- path: /a\n  content: >-\n    \tb\n    c\n": "write_files:\n- path: /a\n  content: >2-\n    \tb\n    c\n",
+	} {
+		_, err := ours.Merge("", []byte(Header+"\n"+doc))
+		if !errors.Is(err, ErrSyntax) || strings.Contains(err.Error(), "cloud-init") {
+			t.Errorf("%q: %v", doc, err)
+		}
+		if _, err := ours.Merge("", []byte(Header+"\n"+done)); err != nil {
+			t.Errorf("%q: %v", done, err)
+		}
+	}
+}

@@ -85,11 +85,34 @@ func syntaxError(doc []byte) *Error {
 	from := len(bytes.TrimRight(doc[:at], " \t"))
 	blanks := doc[from:]
 	blanks = blanks[:len(blanks)-len(bytes.TrimLeft(blanks, " \t"))]
-	if i := bytes.IndexByte(blanks, '\t'); i >= 0 {
+	fix := syntaxFix(doc, from)
+	if i := bytes.IndexByte(blanks, '\t'); i >= 0 && fix != fixTabFirst {
 		line, column := position(doc, from+i)
 		return &Error{Line: line, Column: column, Rule: ErrTab, Fix: "use spaces"}
 	}
-	return &Error{Line: line, Column: column, Rule: ErrSyntax, Fix: "cloud-init would not read it either: correct it there, or just before"}
+	return &Error{Line: line, Column: column, Rule: ErrSyntax, Fix: fix}
+}
+
+// tabFirst is the mark of a block of text whose first line begins with a tab, behind
+// its indentation.
+var tabFirst = regexp.MustCompile(`[|>][-+]?[ \r]*\n +\t`)
+
+const fixTabFirst = `a text that begins with a tab needs its indentation ahead, as "|2" is two more than its key's`
+
+// syntaxFix says what to do about a place that the YAML package does not read. There
+// are two kinds that cloud-init's does.
+func syntaxFix(doc []byte, at int) string {
+	start := bytes.LastIndexByte(doc[:at], '\n') + 1
+	line, _, _ := bytes.Cut(doc[start:], []byte("\n"))
+	before := bytes.LastIndexByte(doc[:max(start-1, 0)], '\n') + 1
+	near := bytes.SplitAfterN(doc[before:], []byte("\n"), 4) // the line before, this one, the next
+	switch {
+	case bytes.Contains(line, []byte(`\/`)):
+		return `write / for \/, an escape of JSON's`
+	case tabFirst.Match(bytes.Join(near[:min(3, len(near))], nil)):
+		return fixTabFirst
+	}
+	return "cloud-init would not read it either: correct it there, or just before"
 }
 
 // A byteReader hands out single bytes, so that it knows how much was needed.
