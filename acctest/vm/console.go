@@ -25,7 +25,7 @@ var ErrConsole = errors.New("no login on the console")
 // shown since the command was typed. A command that a shell did not run to its end
 // is an error that wraps [ErrConsole].
 func (m *Machine) LogIn(ctx context.Context, password, command string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", m.keyboard())
 	if err != nil {
@@ -39,11 +39,13 @@ func (m *Machine) LogIn(ctx context.Context, password, command string) (string, 
 	if err := s.expect(ctx, "login: ", "\n"); err != nil {
 		return "", err
 	}
+	named := time.Now()
 	if err := errors.Join(s.typed("root"), s.expect(ctx, "assword: ", "")); err != nil {
 		return "", err
 	}
-	// What is typed between the prompt and the end of the echo is thrown away.
-	time.Sleep(time.Second)
+	// What is typed between the prompt and the end of the echo is thrown away, and a
+	// slow guest takes long for everything.
+	time.Sleep(max(time.Second, 2*time.Since(named)))
 	if err := errors.Join(s.typed(password), s.expect(ctx, "# ", "")); err != nil {
 		return "", err
 	}

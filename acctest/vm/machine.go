@@ -250,14 +250,15 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 func (m *Machine) WaitUp(ctx context.Context) error {
 	finished := regexp.MustCompile(`Cloud-init v\..* finished at `)
 	return m.until(ctx, "booting", 8*time.Minute, func() bool {
-		return finished.MatchString(m.ConsoleLog()) && port.Greeted(ctx, m.Addr(), 2*time.Second)
+		// sshd is there, and under a busy machine's emulation needs seconds for it.
+		return finished.MatchString(m.ConsoleLog()) && port.Greeted(ctx, m.Addr(), 20*time.Second)
 	})
 }
 
 // WaitGreeted returns when sshd sends its greeting, for a machine in whose boot
 // cloud-init has no part.
 func (m *Machine) WaitGreeted(ctx context.Context) error {
-	return m.until(ctx, "booting", 8*time.Minute, func() bool { return port.Greeted(ctx, m.Addr(), 2*time.Second) })
+	return m.until(ctx, "booting", 8*time.Minute, func() bool { return port.Greeted(ctx, m.Addr(), 5*time.Second) })
 }
 
 // WaitConsole returns when the text has been written to the console since the
