@@ -319,7 +319,7 @@ func addAddress(number int, a netip.Addr) error {
 	}
 	// The kernel takes a moment to make sure that nobody else has it (RFC 4862
 	// section 5.4), on this interface, too.
-	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		l, err := net.ListenTCP("tcp", tcp(a))
 		if err == nil {
 			return l.Close()

@@ -197,7 +197,7 @@ func (r *run) sayDeferred(report []byte) {
 // remove takes the private directory away, also when the build was cancelled.
 func (r *run) remove(ctx context.Context) error {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
 	var out, errOut capped
 	status, err := execute(ctx, r.comm, "rm -rf "+r.guest.Dir, &out, &errOut)
