@@ -132,7 +132,8 @@ func byFileWithAbsent(config map[string]any, policy layer) error {
 func byNobody(map[string]any, layer) error { return nil }
 
 // byKeyWhileBusy is byKey, and has the first tries of cloud-init's module and of the
-// agent take longer than their units let them, as on a host that is too busy.
+// agent take longer than their units let them, as on a host that is too busy. The
+// pauses have the module come again when the agent's time is up, too.
 func byKeyWhileBusy(config map[string]any, policy layer) error {
 	config["bootcmd"] = []string{`for unit in totp-module totp-agent; do
 	mkdir -p /run/systemd/system/$unit.service.d
@@ -140,6 +141,7 @@ func byKeyWhileBusy(config map[string]any, policy layer) error {
 [Service]
 ExecStartPre=/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
 TimeoutStartSec=15
+RestartSec=20
 EOF
 done
 systemctl daemon-reload`}
