@@ -44,8 +44,8 @@ func TestLogsRace(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	// And a log that is one is emptied.
-	if b, err := tt.ReadFile("/var/log/app/log"); len(b) != 1 || err != nil {
-		t.Errorf("%q, %v", b, err)
+	if err := os.WriteFile(log, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if err := c.logs(); err != nil {
 		t.Error(err)
