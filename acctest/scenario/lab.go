@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,7 +143,7 @@ func (l *Lab) Bake(ctx context.Context) error {
 		err := l.Packer.Run(ctx, l.Work, io.MultiWriter(log, l.Report.Lines("")), args...)
 		stop()
 		if err != nil {
-			return fmt.Errorf("%w\nthe console of the build's machine ended with\n%s", err, lastLines(l.buildConsole()))
+			return errors.Join(err, l.lastWords())
 		}
 	}
 	l.Image = filepath.Join(l.imageDir(), l.imageName()+".qcow2")
@@ -236,15 +237,18 @@ func sha256File(name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// lastLines returns the end of a file, for an error.
-func lastLines(name string) string {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return err.Error()
+// lastWords tells how the console of the build's machine ended, nil if there was none.
+func (l *Lab) lastWords() error {
+	data, err := os.ReadFile(l.buildConsole())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
 	}
 	last := &tool.Tail{Max: 4000}
 	_, _ = last.Write(data) // never fails
-	return last.String()
+	return fmt.Errorf("the console of the build's machine ended with\n%s", last)
 }
 
 // lastLine returns the last line of a file that is being written.
