@@ -13,6 +13,7 @@ import (
 	mimemultipart "mime/multipart"
 	"mime/quotedprintable"
 	"net/mail"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -235,6 +236,10 @@ func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, 
 	return m.lookInside(fmt.Sprintf("part %d", *n), typ, text, level)
 }
 
+// ofForm are the rules of a document's form, which one inside another may break: what
+// cloud-init makes of it is their owner's matter, as it was without us.
+var ofForm = []error{ErrSyntax, ErrTab, ErrTag, ErrUnread, ErrGzip, ErrHeader, ErrDocuments}
+
 // lookInside looks at a document in a document, of the type that it is said to
 // be of. Lines and columns count in the inner one, which the path names.
 func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
@@ -254,7 +259,7 @@ func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
 	errs := m.look(k, text, level+1)
 	var kept Errors
 	for _, e := range errs {
-		if errors.Is(e.Rule, ErrSyntax) || errors.Is(e.Rule, ErrTab) || errors.Is(e.Rule, ErrTag) || errors.Is(e.Rule, ErrUnread) || errors.Is(e.Rule, ErrGzip) || errors.Is(e.Rule, ErrHeader) || errors.Is(e.Rule, ErrDocuments) {
+		if slices.ContainsFunc(ofForm, func(rule error) bool { return errors.Is(e.Rule, rule) }) {
 			continue
 		}
 		e.Path = strings.TrimSuffix(path+": "+e.Path, ": ")

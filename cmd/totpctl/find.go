@@ -64,9 +64,9 @@ const (
 )
 
 // findEnvelopes finds the envelopes in an input of any kind: a binary age file,
-// armored ones amid any text or in one line of JSON, console blocks in a captured log, and, where there
-// is none of these, the bare base64 of size-limited channels. Envelopes that
-// occur twice are returned once.
+// armored ones amid any text or in one line of JSON, console blocks in a captured
+// log, and, where there is none of these, the bare base64 of size-limited channels.
+// Envelopes that occur twice are returned once.
 func findEnvelopes(input []byte) []finding {
 	if trimmed := bytes.TrimLeft(input, " \t\r\n"); bytes.HasPrefix(trimmed, []byte(binaryIntro+"\n")) {
 		return []finding{{form: "age file", sealed: trimmed}}
