@@ -2,6 +2,8 @@ module github.com/packer-plugin-totp/packer-plugin-totp
 
 go 1.26.0
 
+toolchain go1.27.3
+
 replace github.com/zclconf/go-cty => github.com/nywilken/go-cty v1.13.3
 
 require (
@@ -86,7 +88,7 @@ require (
 	github.com/imdario/mergo v0.3.12 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/jehiah/go-strftime v0.0.0-20171201141054-1d33003b3869 // indirect
-	github.com/klauspost/compress v1.18.5 // indirect
+	github.com/klauspost/compress v1.20.2 // indirect
 	github.com/mattn/go-colorable v0.1.13 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mitchellh/cli v1.1.5 // indirect

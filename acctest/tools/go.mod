@@ -2,6 +2,8 @@ module github.com/packer-plugin-totp/packer-plugin-totp/acctest/tools
 
 go 1.26.0
 
+toolchain go1.27.3
+
 replace github.com/zclconf/go-cty => github.com/nywilken/go-cty v1.13.3
 
 tool (

@@ -33,7 +33,7 @@ var (
 	ErrDamaged = errors.New("embedded agent is damaged")
 )
 
-// maxSize bounds an unpacked agent in bytes. The agent is held under 10 MB; a
+// maxSize bounds an unpacked agent in bytes. The agent is held under 11 MB; a
 // file beyond this is not ours.
 const maxSize = 16 << 20
 

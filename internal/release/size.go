@@ -16,8 +16,8 @@ import (
 // The limits of an agent in bytes, and by how many percent it may grow without a
 // word in the changelog.
 const (
-	maxAgent  = 10_000_000
-	maxPacked = 4_000_000
+	maxAgent  = 11_000_000
+	maxPacked = 4_500_000
 	maxGrowth = 5
 )
 

@@ -2,6 +2,8 @@ module github.com/packer-plugin-totp/packer-plugin-totp/acctest/recipes/s3
 
 go 1.26.0
 
+toolchain go1.27.3
+
 tool github.com/versity/versitygw/cmd/versitygw
 
 require (
