@@ -10,12 +10,9 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -33,6 +30,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 )
 
 const (
@@ -73,7 +72,6 @@ type receiver struct {
 	url    string
 	client http.Client
 	body   []byte
-	mac    string
 }
 
 func startReceiver(dir string) (*receiver, error) {
@@ -125,9 +123,6 @@ func startReceiver(dir string) (*receiver, error) {
 		return nil, err
 	}
 	p.body = b.Bytes()
-	h := hmac.New(sha256.New, []byte(receiveKey))
-	h.Write(p.body)
-	p.mac = "sha256=" + hex.EncodeToString(h.Sum(nil))
 	return p, nil
 }
 
@@ -160,7 +155,7 @@ func (p *receiver) deliver() error {
 	if err != nil {
 		return err
 	}
-	req.Header.Set("X-Signature", p.mac)
+	req.Header.Set(frame.SignatureHeader, frame.Sign([]byte(receiveKey), req.Method, req.URL.RequestURI(), "", p.body))
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return err

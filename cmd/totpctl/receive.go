@@ -8,9 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,6 +27,7 @@ type receiveOptions struct {
 	addr        string
 	cert, key   string
 	credentials string
+	quota       string
 	dir         string
 	hook        string
 	count       int
@@ -53,7 +57,7 @@ to https://ADDR/CLIENT/ID. The file of credentials says who may, on a line for
 each:
 
     CLIENT token-sha256 HASH    it sends a token, of which HASH is the SHA-256
-    CLIENT hmac-sha256 KEY      it signs what it sends
+    CLIENT hmac-sha256 KEY      it signs each request
 
 CLIENT is a name that you give to a server, and "*" stands for all that have no
 line of their own. Certificate, key and credentials are read again when they
@@ -81,6 +85,7 @@ envelope's file as its argument. What is in them only their owners can open.`,
 	f.StringVar(&o.cert, "cert", "", "with --listen: the certificate, and those up to its authority, in PEM `FILE`")
 	f.StringVar(&o.key, "key", "", "with --listen: the certificate's private key in PEM `FILE`")
 	f.StringVar(&o.credentials, "credentials", "", "with --listen: who may deliver, in `FILE`")
+	f.StringVar(&o.quota, "quota", "1G", "with --listen: the clients of the line * may fill `SIZE` bytes together, with M or G")
 	f.StringVar(&o.dir, "dir", "", "store the envelopes in the directory `DIR`")
 	f.StringVar(&o.hook, "exec", "", "run `PROGRAM` FILE for each envelope that has arrived")
 	f.IntVar(&o.count, "count", 0, "end when `N` envelopes have been received (0: never)")
@@ -116,7 +121,31 @@ func (o receiveOptions) check() error {
 			return withHints(usageErrorf("--listen %q: must be ADDR:PORT", o.addr), "such as :8443, 192.0.2.7:443 or [2001:db8::7]:443")
 		}
 	}
+	if _, err := parseSize(o.quota); err != nil {
+		return usageErrorf("--quota %q: %v", o.quota, err)
+	}
 	return nil
+}
+
+var errSize = errors.New("must be a number of bytes from 1M, such as 500M or 20G")
+
+// parseSize reads a size in bytes, with M for 1024² and G for 1024³.
+func parseSize(text string) (int64, error) {
+	digits, unit := strings.TrimRight(text, "MG"), int64(1)
+	switch strings.TrimPrefix(text, digits) {
+	case "":
+	case "M":
+		unit = 1 << 20
+	case "G":
+		unit = 1 << 30
+	default:
+		return 0, errSize
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n > math.MaxInt64/unit || n*unit < 1<<20 {
+		return 0, errSize
+	}
+	return n * unit, nil
 }
 
 func receiveEnvelopes(ctx context.Context, o receiveOptions) error {
@@ -128,14 +157,18 @@ func receiveEnvelopes(ctx context.Context, o receiveOptions) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	quota, err := parseSize(o.quota)
+	if err != nil {
+		return err
+	}
 	run := receive.Run
 	if o.addr != "" {
 		run = receive.Serve
 	}
-	err := run(ctx, receive.Options{
+	err = run(ctx, receive.Options{
 		Socket: o.socket,
 		Listen: o.server,
-		HTTP:   receive.HTTP{Addr: o.addr, Cert: o.cert, Key: o.key, Credentials: o.credentials},
+		HTTP:   receive.HTTP{Addr: o.addr, Cert: o.cert, Key: o.key, Credentials: o.credentials, Quota: quota},
 		Dir:    o.dir,
 		Hook:   o.hook,
 		Log:    logWriter{},

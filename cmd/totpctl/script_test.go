@@ -9,16 +9,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -535,13 +532,11 @@ func putCard(ts *testscript.TestScript, neg bool, args []string) {
 		if *token != "" {
 			req.Header.Set("Authorization", "Bearer "+*token)
 		}
-		if *key != "" {
-			mac := hmac.New(sha256.New, []byte(*key))
-			mac.Write([]byte(body))
-			req.Header.Set("X-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
-		}
 		if *user != "" {
 			req.Header.Set("X-Totp-User", *user)
+		}
+		if *key != "" {
+			req.Header.Set(frame.SignatureHeader, frame.Sign([]byte(*key), req.Method, req.URL.RequestURI(), *user, []byte(body)))
 		}
 		resp, err := client.Do(req)
 		if err != nil && time.Now().Before(deadline) {

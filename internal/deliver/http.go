@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
@@ -143,6 +144,11 @@ func (w *web) request(ctx context.Context, item Item) (*http.Request, error) {
 		mac := hmac.New(sha256.New, []byte(w.c.HMACKey))
 		mac.Write(body)
 		req.Header.Set("X-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+		if req.Header.Get(frame.UserHeader) == "" {
+			req.Header.Set(frame.UserHeader, item.User)
+		}
+		req.Header.Set(frame.SignatureHeader,
+			frame.Sign([]byte(w.c.HMACKey), method, req.URL.RequestURI(), req.Header.Get(frame.UserHeader), body))
 	}
 	return req, nil
 }

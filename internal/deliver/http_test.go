@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
@@ -79,7 +80,17 @@ func TestHTTPRequest(t *testing.T) {
 					t.Errorf("got %s", got)
 				}
 			}},
-		{"signed", func(c *policy.Channel) { c.HMACKey = "0123456789abcdef" }, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{"X-Signature": "sha256=" + signature("0123456789abcdef", real.Sealed)}, nil},
+		{"signed", func(c *policy.Channel) { c.HMACKey = "0123456789abcdef" }, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{
+			"X-Signature":         "sha256=" + signature("0123456789abcdef", real.Sealed),
+			frame.UserHeader:      "alice",
+			frame.SignatureHeader: frame.Sign([]byte("0123456789abcdef"), "PUT", "/secretpath/"+aliceID+"?sig=secretquery", "alice", real.Sealed),
+		}, nil},
+		{"signed, with the user's header of the policy", func(c *policy.Channel) {
+			c.HMACKey, c.Headers = "0123456789abcdef", map[string]string{frame.UserHeader: "of-{user}"}
+		}, "PUT", "/secretpath/" + aliceID + "?sig=secretquery", map[string]string{
+			frame.UserHeader:      "of-alice",
+			frame.SignatureHeader: frame.Sign([]byte("0123456789abcdef"), "PUT", "/secretpath/"+aliceID+"?sig=secretquery", "of-alice", real.Sealed),
+		}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPanel(t)

@@ -24,7 +24,7 @@ func Placeholders() []string { return []string{"instance_id", "user", "id", "hos
 func EnvelopePlaceholders() []string { return []string{"armored", "base64"} }
 
 // ownHeaders are made by the channel, or by the connection.
-var ownHeaders = []string{"Connection", "Content-Length", "Host", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "X-Signature"}
+var ownHeaders = []string{"Connection", "Content-Length", "Host", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "X-Signature", "X-Totp-Signature"}
 
 func (v *validator) http(path string, c Channel) {
 	v.url(join(path, "url"), c)

@@ -199,8 +199,9 @@ type Channel struct {
 	// as `headers` are.
 	ClientKey string `mapstructure:"client_key"`
 
-	// http: the key of the header `X-Signature`, an HMAC-SHA256 of the body. Refused
-	// here, as `headers` are.
+	// http: the key that signs each request, in the headers `X-Signature` (the body)
+	// and `X-Totp-Signature` (request line, user and body). Refused here, as `headers`
+	// are.
 	HMACKey string `mapstructure:"hmac_key"`
 
 	// http: `all`, or `one` for a URL that is good for one envelope only; the latter is

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 )
 
 // The kinds of lines in a file of credentials.
@@ -106,29 +108,24 @@ func isClient(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, ".") == name && name[0] != '-' && strings.Trim(name, chars) == "" && filepath.IsLocal(name)
 }
 
-// allow tells whether a request with this body is from the client.
-func (c credentials) allow(client string, header http.Header, body []byte) bool {
+// allow reports whether a request with this body is from the client.
+func (c credentials) allow(client string, req *http.Request, body []byte) bool {
 	lines, ok := c[client]
 	if !ok {
 		lines = c[anyClient]
 	}
-	token := header.Get("X-Token")
-	if scheme, value, ok := strings.Cut(header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+	token := req.Header.Get("X-Token")
+	if scheme, value, ok := strings.Cut(req.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		token = value
 	}
 	hash := sha256.Sum256([]byte(token))
-	signature, _ := strings.CutPrefix(header.Get("X-Signature"), "sha256=")
-	mac, err := hex.DecodeString(signature)
-	signed := err == nil && len(mac) == sha256.Size
 	allowed := false
 	for _, line := range lines {
 		switch {
 		case line.key == nil:
 			allowed = hmac.Equal(hash[:], line.token[:]) && token != "" || allowed
-		case signed:
-			h := hmac.New(sha256.New, line.key)
-			h.Write(body)
-			allowed = hmac.Equal(h.Sum(nil), mac) || allowed
+		default:
+			allowed = frame.Signed(line.key, req, body) || allowed
 		}
 	}
 	return allowed

@@ -4,6 +4,7 @@
 package receive
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log"
@@ -34,6 +35,10 @@ type HTTP struct {
 	// CLIENT "*" stands for every client that has no line of its own. All these
 	// files are read again when they have changed.
 	Credentials string
+
+	// Quota is how many bytes the clients that share the credential "*" may have
+	// stored together. Zero means [DefaultQuota].
+	Quota int64
 }
 
 // Bounds on what clients can make a server do.
@@ -59,7 +64,7 @@ const (
 //
 //	PUT /CLIENT/ID
 //	X-Token: TOKEN                  or Authorization: Bearer TOKEN
-//	X-Signature: sha256=HEX         HMAC-SHA256 of the body, in place of a token
+//	X-Totp-Signature: v1=HEX        see [frame.Sign]; instead of a token
 //	X-Totp-User: USER               or ?user=USER; may be missing
 //
 // (or POST), whose body is an age file, binary or armored, of at most
@@ -83,9 +88,11 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 		limits:      map[string]*rate.Limiter{},
 		common:      rate.NewLimiter(rate.Every(time.Minute/commonPerMinute), commonBurst),
 		complaints:  rate.NewLimiter(1, maxComplaint),
+		quota:       quota{dir: r.Dir, limit: cmp.Or(r.HTTP.Quota, DefaultQuota), now: time.Now},
 		credentials: watched[credentials]{names: []string{r.HTTP.Credentials}, secret: true, logf: logf, parse: func(b [][]byte) (credentials, error) { return parseCredentials(b[0]) }},
 		certificate: watched[*tls.Certificate]{names: []string{r.HTTP.Cert, r.HTTP.Key}, logf: logf, parse: keyPair},
 	}
+	s.quota.own = s.hasLine
 	for _, load := range []func() error{s.credentials.load, s.certificate.load} {
 		if err := load(); err != nil {
 			return err
@@ -150,14 +157,21 @@ type server struct {
 	limitsMu sync.Mutex
 	limits   map[string]*rate.Limiter // by client that has a line of its own
 	common   *rate.Limiter            // of all others
+	quota    quota                    // of all others
 
 	complaints *rate.Limiter
 	unsaid     int // complaints that were not logged; under limitsMu
 }
 
-// within counts an envelope of a client, and tells whether it may have one more.
+// hasLine reports whether a client has a credential of its own.
+func (s *server) hasLine(client string) bool {
+	_, own := s.credentials.get()[client]
+	return own
+}
+
+// within counts an envelope of a client, and reports whether it may send one more.
 func (s *server) within(client string) bool {
-	if _, own := s.credentials.get()[client]; !own {
+	if !s.hasLine(client) {
 		return s.common.Allow() // a new name is no new limit
 	}
 	s.limitsMu.Lock()

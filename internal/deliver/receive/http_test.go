@@ -49,10 +49,15 @@ func hash(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func sign(key string, body []byte) string {
+// bodyMAC is what webhooks of other makers check: it covers the body alone.
+func bodyMAC(key string, body []byte) string {
 	h := hmac.New(sha256.New, []byte(key))
 	h.Write(body)
-	return "sha256=" + hex.EncodeToString(h.Sum(nil))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func sign(key, target string, body []byte) string {
+	return frame.Sign([]byte(key), http.MethodPut, target, "", body)
 }
 
 // panel is a server under test.
@@ -149,6 +154,7 @@ func serve(t testing.TB, change func(*Options)) *panel {
 type request struct {
 	method, path string
 	header       map[string]string
+	key          string // signs the request
 	body         []byte
 }
 
@@ -163,6 +169,9 @@ func (p *panel) do(r request) (status int, answer string, header http.Header) {
 	}
 	for name, value := range r.header {
 		req.Header.Set(name, value)
+	}
+	if r.key != "" {
+		req.Header.Set(frame.SignatureHeader, frame.Sign([]byte(r.key), r.method, req.URL.RequestURI(), req.Header.Get(frame.UserHeader), r.body))
 	}
 	resp, err := p.Do(req)
 	if err != nil {
@@ -209,9 +218,9 @@ func TestServe(t *testing.T) {
 	// place for the user.
 	p.expect(request{path: "/web-1/" + aliceID, header: with("X-Token", token, "X-Totp-User", "alice"), body: alice}, 201, frame.OK(alice))
 	p.expect(request{path: "/web-1/" + bobID + "?user=bob", header: with("Authorization", "Bearer "+token), body: binary, method: "POST"}, 201, frame.OK(binary))
-	p.expect(request{path: "/web-2/" + aliceID, header: with("X-Signature", sign(key, alice)), body: alice}, 201, frame.OK(alice))
-	p.expect(request{path: "/web-3/" + aliceID, header: with("X-Signature", sign(common, alice)), body: alice}, 201, frame.OK(alice))
-	p.expect(request{path: "/" + aliceID, header: with("X-Signature", sign(common, alice)), body: alice}, 201, frame.OK(alice))
+	p.expect(request{path: "/web-2/" + aliceID, key: key, body: alice}, 201, frame.OK(alice))
+	p.expect(request{path: "/web-3/" + aliceID, key: common, body: alice}, 201, frame.OK(alice))
+	p.expect(request{path: "/" + aliceID, key: common, body: alice}, 201, frame.OK(alice))
 
 	for name, want := range map[string][]byte{
 		"web-1/alice-" + aliceID + ".age": alice,
@@ -253,7 +262,8 @@ func TestServeRefuses(t *testing.T) {
 	})
 	alice := envelope(t, 1000)
 	good := with("X-Token", token)
-	mac := sign(key, alice)
+	at := "/web-2/" + aliceID
+	mac := sign(key, at, alice)
 	other := "0"
 	if strings.HasSuffix(mac, other) {
 		other = "1"
@@ -269,17 +279,23 @@ func TestServeRefuses(t *testing.T) {
 		{"empty token", request{path: "/web-1/" + aliceID, header: with("Authorization", "Bearer ")}, 401, wordAuth},
 		{"no token, and the hash of nothing in the file", request{path: "/web-3/" + aliceID}, 401, wordAuth},
 		{"empty token, and the hash of nothing in the file", request{path: "/web-3/" + aliceID, header: with("X-Token", "")}, 401, wordAuth},
-		{"signature with another end", request{path: "/web-2/" + aliceID, header: with("X-Signature", mac[:len(mac)-1]+other)}, 401, wordAuth},
-		{"signature with another beginning", request{path: "/web-2/" + aliceID, header: with("X-Signature", "sha256="+strings.Repeat("0", 32)+mac[len(mac)-32:])}, 401, wordAuth},
+		{"signature with another end", request{path: "/web-2/" + aliceID, header: with(frame.SignatureHeader, mac[:len(mac)-1]+other)}, 401, wordAuth},
+		{"signature with another beginning", request{path: "/web-2/" + aliceID, header: with(frame.SignatureHeader, "v1="+strings.Repeat("0", 32)+mac[len(mac)-32:])}, 401, wordAuth},
 		{"wrong token", request{path: "/web-1/" + aliceID, header: with("X-Token", token[1:]+"0")}, 401, wordAuth},
 		{"the hash of the token", request{path: "/web-1/" + aliceID, header: with("X-Token", hash(token))}, 401, wordAuth},
 		{"token of another client", request{path: "/web-2/" + aliceID, header: good}, 401, wordAuth},
 		{"token of a client, in the common place", request{path: "/" + aliceID, header: good}, 401, wordAuth},
-		{"key of another client", request{path: "/web-1/" + aliceID, header: with("X-Signature", sign(key, alice))}, 401, wordAuth},
-		{"the common key for a client with its own", request{path: "/web-2/" + aliceID, header: with("X-Signature", sign(common, alice))}, 401, wordAuth},
-		{"signature of other bytes", request{path: "/web-2/" + aliceID, header: with("X-Signature", sign(key, alice[1:]))}, 401, wordAuth},
-		{"signature without a key", request{path: "/web-1/" + aliceID, header: with("X-Signature", sign("", alice))}, 401, wordAuth},
-		{"cut signature", request{path: "/web-2/" + aliceID, header: with("X-Signature", sign(key, alice)[:20])}, 401, wordAuth},
+		{"key of another client", request{path: "/web-1/" + aliceID, key: key}, 401, wordAuth},
+		{"the common key for a client with its own", request{path: "/web-2/" + aliceID, key: common}, 401, wordAuth},
+		{"signature of other bytes", request{path: "/web-2/" + aliceID, header: with(frame.SignatureHeader, sign(key, at, alice[1:]))}, 401, wordAuth},
+		{"signature without a key", request{path: "/web-1/" + aliceID, header: with(frame.SignatureHeader, sign("", "/web-1/"+aliceID, alice))}, 401, wordAuth},
+		{"signature of another client's request", request{path: "/web-4/" + aliceID, header: with(frame.SignatureHeader, sign(common, "/web-3/"+aliceID, alice))}, 401, wordAuth},
+		{"signature of another ID", request{path: "/web-2/" + bobID, header: with(frame.SignatureHeader, mac)}, 401, wordAuth},
+		{"signature of no user", request{path: at, header: with(frame.SignatureHeader, mac, frame.UserHeader, "alice")}, 401, wordAuth},
+		{"signature of no user in the query", request{path: at + "?user=alice", header: with(frame.SignatureHeader, mac)}, 401, wordAuth},
+		{"signature of another method", request{method: "POST", path: at, header: with(frame.SignatureHeader, mac)}, 401, wordAuth},
+		{"signature of the body alone", request{path: at, header: with("X-Signature", "sha256="+bodyMAC(key, alice))}, 401, wordAuth},
+		{"cut signature", request{path: "/web-2/" + aliceID, header: with(frame.SignatureHeader, mac[:20])}, 401, wordAuth},
 		{"basic", request{path: "/web-1/" + aliceID, header: with("Authorization", "Basic "+token)}, 401, wordAuth},
 		{"get", request{method: "GET", path: "/web-1/" + aliceID, header: good}, 405, wordMethod},
 		{"delete", request{method: "DELETE", path: "/web-1/" + aliceID, header: good}, 405, wordMethod},
@@ -289,11 +305,11 @@ func TestServeRefuses(t *testing.T) {
 		{"dots", request{path: "/../" + aliceID, header: good}, 404, wordPath},
 		{"encoded dots", request{path: "/%2e%2e/" + aliceID, header: good}, 404, wordPath},
 		{"encoded slash", request{path: "/web-1%2f" + aliceID + "%2f..", header: good}, 404, wordPath},
-		{"client in capitals, which is another's directory where case is ignored", request{path: "/Web-1/" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
-		{"client with a dot at its end, which Windows leaves out", request{path: "/web-1./" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
+		{"client in capitals, which is another's directory where case is ignored", request{path: "/Web-1/" + aliceID, key: common}, 404, wordPath},
+		{"client with a dot at its end, which Windows leaves out", request{path: "/web-1./" + aliceID, key: common}, 404, wordPath},
 		{"hidden client", request{path: "/.tmp-1/" + aliceID, header: good}, 404, wordPath},
 		{"long client", request{path: "/" + strings.Repeat("a", 65) + "/" + aliceID, header: good}, 404, wordPath},
-		{"everybody", request{path: "/*/" + aliceID, header: with("X-Signature", sign(common, alice))}, 404, wordPath},
+		{"everybody", request{path: "/*/" + aliceID, key: common}, 404, wordPath},
 		{"id", request{path: "/web-1/" + aliceID + ".age", header: good}, 404, wordPath},
 		{"user", request{path: "/web-1/" + aliceID, header: with("X-Token", token, "X-Totp-User", "../alice")}, 400, frame.WordName},
 		{"user in the query", request{path: "/web-1/" + aliceID + "?user=a/b", header: good}, 400, frame.WordName},
@@ -475,7 +491,7 @@ func TestServeRate(t *testing.T) {
 			if answer != frame.Err(wordRate) || header.Get("Retry-After") == "" {
 				t.Errorf("%q, %v", answer, header)
 			}
-			p.expect(request{path: "/web-2/" + aliceID, header: with("X-Signature", sign(key, alice)), body: alice}, 201, frame.OK(alice))
+			p.expect(request{path: "/web-2/" + aliceID, key: key, body: alice}, 201, frame.OK(alice))
 			return
 		}
 	}
@@ -624,7 +640,7 @@ func TestServeGroups(t *testing.T) {
 	for i := range clients {
 		wg.Go(func() {
 			path := fmt.Sprintf("/c%d/%s", i%10, "abcdefghijklmnopqrstuv"+digits32(i))
-			status, answer, _ := p.do(request{path: path, header: with("X-Signature", sign(common, alice)), body: alice})
+			status, answer, _ := p.do(request{path: path, key: common, body: alice})
 			if status != 201 || answer != frame.OK(alice) {
 				t.Errorf("%s: %d %q", path, status, answer)
 			}
@@ -695,7 +711,7 @@ func TestServeRace(t *testing.T) {
 			if i%2 == 1 {
 				body = other
 			}
-			status, _, _ := p.do(request{path: "/c/" + aliceID, header: with("X-Signature", sign(common, body)), body: body})
+			status, _, _ := p.do(request{path: "/c/" + aliceID, key: common, body: body})
 			mu.Lock()
 			defer mu.Unlock()
 			if seen[string(body)] == nil {
@@ -861,4 +877,21 @@ func TestHookTakesNoOption(t *testing.T) {
 	if file, _ := filepath.Abs(filepath.Join("-x", aliceID+".age")); err != nil || string(got) != file+"|"+file+"|" {
 		t.Errorf("ran with %q, %v", got, err)
 	}
+}
+
+// The clients that share a credential cannot fill the disk, whatever they call
+// themselves, and do not take the room of the others.
+func TestServeQuota(t *testing.T) {
+	body := envelope(t, 1000)
+	p := serve(t, func(o *Options) { o.HTTP.Quota = int64(2*len(body) + 1) })
+	names := []string{"/a/" + aliceID, "/" + aliceID, "/b/" + aliceID, "/" + bobID}
+	for i, name := range names {
+		status, answer := 201, frame.OK(body)
+		if i > 1 {
+			status, answer = 507, frame.Err(frame.WordLimit)
+		}
+		p.expect(request{path: name, key: common, body: body}, status, answer)
+	}
+	p.expect(request{path: names[0], key: common, body: body}, 200, frame.OK(body))
+	p.expect(request{path: "/web-1/" + aliceID, header: with("X-Token", token), body: body}, 201, frame.OK(body))
 }

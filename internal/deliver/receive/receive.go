@@ -18,8 +18,8 @@
 // # Limits
 //
 // Whoever can write to the socket, or has a credential, can have envelopes stored
-// that nobody asked for, up to a limit for each connection, each client, and all
-// clients without a credential of their own. What is
+// that nobody asked for, up to a limit for each connection, each client, and, in
+// rate and bytes, all clients without a credential of their own. What is
 // stored looks like an age file; that it opens, and that it is from the machine
 // one thinks, only its recipient can tell. One directory is for one receiver on
 // one machine.
@@ -33,6 +33,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -240,24 +241,51 @@ func (r *receiver) listen(ctx context.Context) error {
 }
 
 // listen makes the socket. One that a receiver left behind when it was killed
-// is replaced.
+// is replaced. The socket has its mode before it has its name: it is made in a
+// directory that no other user can enter, and linked from there, which fails where
+// another file has the name.
 func listen(ctx context.Context, socket string) (net.Listener, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	switch {
+	case err == nil:
+		conn.Close()
+		return nil, fmt.Errorf("socket %q: %w", socket, ErrInUse)
+	case errors.Is(err, errPathLength):
+		return nil, err
+	}
 	if fi, err := os.Lstat(socket); err == nil && fi.Mode()&fs.ModeSocket != 0 {
-		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
-			conn.Close()
-			return nil, fmt.Errorf("socket %q: %w", socket, ErrInUse)
-		}
 		if err := os.Remove(socket); err != nil {
 			return nil, err
 		}
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	private, err := os.MkdirTemp(filepath.Dir(socket), ".t*") // mode 0700; short, since a path of a socket has room for 107 bytes
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(socket, 0o600); err != nil {
+	defer os.RemoveAll(private)
+	made := filepath.Join(private, "s")
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", made)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it would look for the first name
+	if err := errors.Join(os.Chmod(made, 0o600), os.Link(made, socket)); err != nil {
 		l.Close()
 		return nil, err
 	}
-	return l, nil
+	return &namedListener{l, socket}, nil
+}
+
+// namedListener removes its socket when it is closed.
+type namedListener struct {
+	net.Listener
+	name string
+}
+
+func (l *namedListener) Close() error {
+	err := l.Listener.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return errors.Join(err, os.Remove(l.name))
 }

@@ -96,7 +96,7 @@ func (s *server) check(w http.ResponseWriter, req *http.Request) (e arrival, bod
 		return e, nil, wordPath
 	}
 	e.client, e.id = client, id
-	user := req.Header.Get("X-Totp-User")
+	user := req.Header.Get(frame.UserHeader)
 	if user == "" {
 		user = req.URL.Query().Get("user")
 	}
@@ -114,7 +114,7 @@ func (s *server) check(w http.ResponseWriter, req *http.Request) (e arrival, bod
 		return e, nil, wordBody
 	}
 	// Who has no credential learns nothing but that.
-	if !s.credentials.get().allow(client, req.Header, body) {
+	if !s.credentials.get().allow(client, req, body) {
 		return e, nil, wordAuth
 	}
 	if !isAge(body) && !isBinaryAge(body) {
@@ -140,6 +140,25 @@ func (s *server) keep(e arrival, body []byte) (fresh bool, no frame.Word) {
 			if there, err := compare(e.file, body); !there || err != nil {
 				return false, frame.WordLimit
 			}
+		}
+	}
+	if !s.hasLine(e.client) {
+		size := int64(len(body))
+		room, err := s.quota.reserve(size)
+		if err != nil {
+			s.complain("%s: %v", e.name(), err)
+			return false, frame.WordStore
+		}
+		if !room {
+			if there, err := compare(e.file, body); !there || err != nil {
+				return false, frame.WordLimit
+			}
+		} else {
+			defer func() {
+				if !fresh {
+					s.quota.release(size)
+				}
+			}()
 		}
 	}
 	fresh, err := s.store.put(filepath.FromSlash(e.name()), body)
