@@ -5,7 +5,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/console"
-	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
 var (
@@ -66,21 +64,24 @@ const (
 // findEnvelopes finds the envelopes in an input of any kind: a binary age file,
 // armored ones amid any text or in one line of JSON, console blocks in a captured
 // log, and, where there is none of these, the bare base64 of size-limited channels.
-// Envelopes that occur twice are returned once.
+// Envelopes that occur twice are returned once. Where a hostile input holds more
+// than can be looked at, the last finding says so, with the fault errTooMany.
 func findEnvelopes(input []byte) []finding {
 	if trimmed := bytes.TrimLeft(input, " \t\r\n"); bytes.HasPrefix(trimmed, []byte(binaryIntro+"\n")) {
 		return []finding{{form: "age file", sealed: trimmed}}
 	}
-	found := slices.Concat(findConsole(input), findArmored(input), findRunOn(input))
-	if len(found) == 0 {
-		// The lines of a console block hold base64 too, so this comes last.
-		found = findBase64(input)
+	var c collection
+	for _, find := range []func([]byte, *collection){findConsole, findArmored, findRunOn} {
+		find(input, &c)
 	}
-	return distinct(found)
+	if len(c.found) == 0 {
+		// The lines of a console block hold base64 too, so this comes last.
+		findBase64(input, &c)
+	}
+	return c.found
 }
 
-func findConsole(input []byte) []finding {
-	var found []finding
+func findConsole(input []byte, c *collection) {
 	for _, b := range console.Decode(input) {
 		f := finding{form: "console block", id: b.ID, user: b.User, sealed: b.Sealed}
 		switch {
@@ -92,16 +93,14 @@ func findConsole(input []byte) []finding {
 		default:
 			f.fault = fmt.Errorf("%w: its lines are not of one envelope", errIncomplete)
 		}
-		found = append(found, f)
+		c.add(f)
 	}
-	return found
 }
 
 // findArmored finds armored age files. What stands before the first mark on its
 // line (an indentation, a mail's quote marks, a logger's prefix) is taken off
 // the lines of the block, with another time in it as well.
-func findArmored(input []byte) []finding {
-	var found []finding
+func findArmored(input []byte, c *collection) {
 	var block *finding
 	var prefix string
 	number := 0
@@ -111,7 +110,10 @@ func findArmored(input []byte) []finding {
 		if before, ok := strings.CutSuffix(text, armorBegin); ok {
 			if block != nil {
 				block.fault = errCutOff
-				found = append(found, *block)
+				c.add(*block)
+			}
+			if c.full {
+				return
 			}
 			block, prefix = &finding{form: "armored", line: number, sealed: []byte(armorBegin + "\n")}, before
 			continue
@@ -125,16 +127,20 @@ func findArmored(input []byte) []finding {
 			text = withoutOther(text)
 		}
 		block.sealed = append(append(block.sealed, text...), '\n')
-		if text == armorEnd {
-			found = append(found, *block)
+		switch {
+		case text == armorEnd:
+			c.add(*block)
+			block = nil
+		case len(block.sealed) > maxSealed:
+			block.sealed, block.fault = nil, errLong
+			c.add(*block)
 			block = nil
 		}
 	}
 	if block != nil {
 		block.fault = errCutOff
-		found = append(found, *block)
+		c.add(*block)
 	}
-	return found
 }
 
 // withoutOther takes off what a line of armor begins with where it is not what the
@@ -185,10 +191,9 @@ func unescape(text []byte) []byte {
 // findRunOn finds armored age files whose lines have become one, or others: a
 // body of JSON as it was sent to an HTTP server, or text that a program has
 // filled anew.
-func findRunOn(input []byte) []finding {
-	var found []finding
+func findRunOn(input []byte, c *collection) {
 	line, counted := 1, 0
-	for _, at := range runOn.FindAllIndex(input, -1) {
+	for _, at := range runOn.FindAllIndex(input, maxFound+maxFaults+1) {
 		line += bytes.Count(input[counted:at[0]], []byte("\n"))
 		counted = at[0]
 		f := finding{form: "armored", line: line, fault: errCutOff}
@@ -196,22 +201,22 @@ func findRunOn(input []byte) []finding {
 		if next := bytes.Index(body, []byte(armorBegin)); next >= 0 {
 			body = body[:next]
 		}
-		if end := bytes.Index(body, []byte(armorEnd)); end >= 0 {
+		if end := bytes.Index(body, []byte(armorEnd)); end > maxSealed {
+			f.fault = errLong
+		} else if end >= 0 {
 			text := blank.ReplaceAll(unescape(body[:end]), nil)
 			f.sealed, f.fault = slices.Concat([]byte(armorBegin+"\n"), text, []byte("\n"+armorEnd+"\n")), nil
 		}
-		found = append(found, f)
+		c.add(f)
 	}
-	return found
 }
 
-func findBase64(input []byte) []finding {
-	var found []finding
+func findBase64(input []byte, c *collection) {
 	line, counted := 1, 0
-	for at := 0; ; {
+	for at := 0; !c.full; {
 		begin := bytes.Index(input[at:], []byte(base64Intro))
 		if begin < 0 {
-			return found
+			return
 		}
 		begin += at
 		// Where no "=" ends it, the next line may be another one.
@@ -220,6 +225,7 @@ func findBase64(input []byte) []finding {
 		if next := bytes.Index(input[at:], []byte(base64Intro)); next >= 0 {
 			end = at + next
 		}
+		end = min(end, begin+maxSealed)
 		line += bytes.Count(input[counted:begin], []byte("\n"))
 		counted = begin
 		f := finding{form: "base64", line: line}
@@ -235,27 +241,8 @@ func findBase64(input []byte) []finding {
 		f.sealed = make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
 		n, _ := base64.RawStdEncoding.Decode(f.sealed, text)
 		f.sealed = f.sealed[:n]
-		found = append(found, f)
+		c.add(f)
 	}
-}
-
-// distinct drops findings that have occurred before, in whatever form.
-func distinct(found []finding) []finding {
-	seen := make(map[[sha256.Size]byte]bool)
-	kept := found[:0]
-	for _, f := range found {
-		file, err := seal.Dearmor(f.sealed)
-		if err != nil {
-			file = f.sealed
-		}
-		sum := sha256.Sum256(file)
-		if f.fault == nil && seen[sum] {
-			continue
-		}
-		seen[sum] = true
-		kept = append(kept, f)
-	}
-	return kept
 }
 
 func numbered(n int, list string) string {
