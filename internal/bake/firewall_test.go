@@ -4,6 +4,7 @@
 package bake
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -329,4 +330,17 @@ func TestNftables(t *testing.T) {
 	if len(findings) != 1 || findings[0].Path != target.NftablesConf || findings[0].Severity != Warning {
 		t.Errorf("%+v", findings)
 	}
+}
+
+func FuzzFirewalldList(f *testing.F) {
+	f.Add([]byte("public (active)\n  services: ssh dhcpv6-client\n  ports: 2222/tcp 1-100/udp\n  rich rules:\n\trule family=\"ipv4\" service name=\"ntp\" accept\n"))
+	f.Add([]byte("  : \n:\n  ports: -/tcp 99999999999999999999/tcp\n"))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		l := parseFirewalldList(out)
+		for _, n := range []need{{proto: "tcp", port: 22}, ntpOut, {proto: "tcp", port: 65535}} {
+			if l.allows(n) && !bytes.Contains(out, []byte("ssh")) && !bytes.Contains(out, []byte("ntp")) && !bytes.ContainsAny(out, "0123456789") {
+				t.Errorf("%v is allowed by %q", n, out)
+			}
+		}
+	})
 }

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
@@ -422,4 +423,28 @@ func TestCheckHTTP(t *testing.T) {
 	if !slices.IsSorted(refusals) {
 		t.Error("refusals are not sorted")
 	}
+}
+
+// An answer is never more than a code, and a name of letters, in an error: it may
+// repeat the URL, which is a capability, or steer a terminal.
+func FuzzAnswer(f *testing.F) {
+	f.Add(403, "application/xml", "<Error><Code>AccessDenied</Code></Error>", "", "")
+	f.Add(409, "text/xml", "<Code>\x1b[2J</Code>", "BlobAlreadyExists", "Wed, 21 Oct 2026 07:28:00 GMT")
+	f.Add(503, "", "", "", "-9999999999999999999")
+	f.Fuzz(func(t *testing.T, code int, kind, body, azure, retry string) {
+		resp := &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+		resp.Header.Set("Content-Type", kind)
+		resp.Header.Set("X-Ms-Error-Code", azure)
+		resp.Header.Set("Retry-After", retry)
+		err := (&web{now: func() time.Time { return time.Unix(1e9, 0) }}).judge(resp)
+		if err == nil {
+			if code < 200 || code > 299 {
+				t.Errorf("%d is taken for a success", code)
+			}
+			return
+		}
+		if text := err.Error(); len(text) > 400 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("error %q", text)
+		}
+	})
 }

@@ -130,6 +130,9 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 
+	for _, name := range closeLayers(r.t) {
+		fmt.Fprintf(r.Log, "enroll: %s: other users could read it; its mode is 0600 now: write permissions: \"0600\" beside its path\n", name)
+	}
 	r.policy, st.RefusedLayers, err = LoadPolicy(r.t)
 	for _, l := range st.RefusedLayers {
 		fmt.Fprintf(r.Log, "enroll: refused the %s layer %s\n", l.Layer, l.Error)

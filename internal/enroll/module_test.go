@@ -4,13 +4,17 @@
 package enroll
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
 )
 
 const (
@@ -173,5 +177,52 @@ func TestTwoCarriers(t *testing.T) {
 	if len(st.RefusedLayers) != 1 || st.RefusedLayers[0].Layer != "instance" ||
 		!strings.HasPrefix(st.RefusedLayers[0].Error, target.InstancePolicy+" and "+target.InstanceModule+": ") {
 		t.Errorf("refused %v", st.RefusedLayers)
+	}
+}
+
+// What cloud-init's module hands over never stops a run, is in files of mode 0600
+// only, and enrolls nobody whom the machine does not know.
+func FuzzHand(f *testing.F) {
+	f.Add([]byte(bobsHanded))
+	f.Add([]byte(`{"instance_id": "i-1", "vendor": {"version": 1}, "instance": [[[]]]}`))
+	f.Add([]byte(`{"instance_id": "../../etc", "instance": {"version": 1}}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		tt, _ := targettest.New(t)
+		targettest.Put(t, tt, target.CloudInstances+"/i-1/x", "", 0o600)
+		if err := os.Symlink(target.CloudInstances+"/i-1", filepath.Join(tt.Root(), target.CloudInstance)); err != nil {
+			t.Fatal(err)
+		}
+		err := Hand(tt, bytes.NewReader(in))
+		if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("the error repeats what a terminal must not get: %q", err)
+		}
+		entries, err := os.ReadDir(filepath.Join(tt.Root(), target.CloudInstances, "i-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			fi, err := e.Info()
+			if err != nil || fi.Mode() != 0o600 {
+				t.Errorf("%s: %v, %v", e.Name(), fi.Mode(), err)
+			}
+		}
+	})
+}
+
+// A layer that write_files has left readable is closed before it is used.
+func TestCloseLayers(t *testing.T) {
+	m := newMachine(t)
+	file := filepath.Join(m.t.Root(), target.CloudInstances, "i-1", "totp-instance.yaml")
+	for mode, changed := range map[os.FileMode]bool{0o644: true, 0o640: true, 0o604: true, 0o600: false, 0o400: false} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		if st := m.mustRun(); len(st.RefusedLayers) > 0 {
+			t.Errorf("mode %o: refused: %v", mode, st.RefusedLayers)
+		}
+		fi, err := os.Stat(file)
+		if want := map[bool]os.FileMode{true: 0o600, false: mode}[changed]; err != nil || fi.Mode() != want {
+			t.Errorf("mode %o became %v, want %v: %v", mode, fi.Mode(), want, err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ package policy
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -38,9 +39,10 @@ func shown(path string, n *yaml.Node) string {
 	return show(n.Value)
 }
 
-// shownName is show for an unknown key, which stands in a path.
+// shownName is show for an unknown key, which is part of a path and so reaches a
+// terminal without quotes: no control, format or bidirectional character may.
 func shownName(key string) string {
-	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == '\u007f' }) {
+	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return s
 	}
 	return "…"

@@ -257,3 +257,21 @@ func FuzzOpen(f *testing.F) {
 		t.Errorf("unknown error %v", err)
 	})
 }
+
+func FuzzDearmor(f *testing.F) {
+	f.Add([]byte("-----BEGIN AGE ENCRYPTED FILE-----\nYWdlLWVuY3J5cHRpb24ub3JnL3Yx\n-----END AGE ENCRYPTED FILE-----\n"))
+	f.Add([]byte("age-encryption.org/v1\n-> X25519 a\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		file, err := seal.Dearmor(in)
+		if err != nil || !bytes.HasPrefix(file, []byte("age-encryption.org/v1\n")) {
+			return
+		}
+		text, err := seal.Armor(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := seal.Dearmor(text); err != nil || !bytes.Equal(again, file) {
+			t.Errorf("%d bytes became %d: %v", len(file), len(again), err)
+		}
+	})
+}

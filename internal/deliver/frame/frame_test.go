@@ -4,10 +4,12 @@
 package frame_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 )
@@ -146,4 +148,23 @@ func BenchmarkParseHeader(b *testing.B) {
 	for b.Loop() {
 		frame.ParseHeader(line)
 	}
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	f.Add(frame.OK([]byte("x")))
+	f.Add(frame.Err(frame.WordSize))
+	f.Add("ERR \x1b[2J\r\n")
+	f.Fuzz(func(t *testing.T, line string) {
+		sum, err := frame.ParseAnswer(line)
+		switch {
+		case err == nil:
+			if b, e := hex.DecodeString(sum); e != nil || len(b) != 32 {
+				t.Errorf("%q: sum %q", line, sum)
+			}
+		case !errors.Is(err, frame.ErrRefused) && !errors.Is(err, frame.ErrAnswer):
+			t.Errorf("%q: %v", line, err)
+		case len(err.Error()) > 200 || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }):
+			t.Errorf("%q: the error repeats what a terminal must not get: %q", line, err)
+		}
+	})
 }

@@ -21,7 +21,9 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,6 +33,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 
@@ -894,4 +897,75 @@ func TestServeQuota(t *testing.T) {
 	}
 	p.expect(request{path: names[0], key: common, body: body}, 200, frame.OK(body))
 	p.expect(request{path: "/web-1/" + aliceID, header: with("X-Token", token), body: body}, 201, frame.OK(body))
+}
+
+func FuzzParseCredentials(f *testing.F) {
+	f.Add([]byte("# a comment\nweb-1 token-sha256 " + hash("x") + "\n* hmac-sha256 " + common + "\n"))
+	f.Add([]byte("con hmac-sha256 " + key))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := parseCredentials(text)
+		if err != nil {
+			for _, word := range strings.Fields(string(text)) {
+				if len(word) >= minKey && strings.Contains(err.Error(), word) {
+					t.Errorf("the error repeats %q", word)
+				}
+			}
+			return
+		}
+		for client, lines := range c {
+			if client != anyClient && !isClient(client) {
+				t.Errorf("client %q", client)
+			}
+			for _, l := range lines {
+				if l.key != nil && len(l.key) < minKey {
+					t.Errorf("%q: a key of %d characters", client, len(l.key))
+				}
+			}
+		}
+	})
+}
+
+// Whatever a client without a credential sends, nothing is stored, and nothing of it
+// reaches the log unless it is printable.
+func FuzzRequest(f *testing.F) {
+	f.Add("PUT", "/web-1/"+aliceID, "X-Token", "x", []byte("age-encryption.org/v1\n"))
+	f.Add("POST", "/../"+aliceID+"?user=alice", frame.SignatureHeader, "v1="+hash(""), []byte{})
+	f.Add("PUT", "/"+aliceID+"?user=%1b%5b2J", frame.UserHeader, "a\x1b[2Jb", []byte{})
+	f.Fuzz(func(t *testing.T, method, target, name, value string, body []byte) {
+		req, err := http.NewRequest(method, "https://receive.example", bytes.NewReader(body))
+		if err != nil || name == "" {
+			return
+		}
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			return
+		}
+		req.URL, req.RequestURI, req.RemoteAddr = u, target, "192.0.2.1:1"
+		req.Header.Set(name, value)
+		log := &syncBuffer{}
+		dir := t.TempDir()
+		s := &server{
+			receiver:    &receiver{Options: Options{Dir: dir, Log: log}, store: newStore(dir, writeAll), hooks: &hooks{}, done: func() {}, names: map[string]bool{}},
+			slots:       make(chan struct{}, 1),
+			limits:      map[string]*rate.Limiter{},
+			common:      rate.NewLimiter(rate.Inf, 1),
+			complaints:  rate.NewLimiter(rate.Inf, 1),
+			quota:       quota{dir: dir, limit: DefaultQuota, now: time.Now},
+			credentials: watched[credentials]{value: credentials{"web-1": {{key: []byte(key)}}, anyClient: {{key: []byte(common)}}}, logf: func(string, ...any) {}},
+		}
+		s.quota.own = s.hasLine
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, req)
+		if w.Code < 400 {
+			t.Errorf("answer %d", w.Code)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("stored %v, %v", entries, err)
+		}
+		for _, r := range log.String() {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Fatalf("%U in the log: %q", r, log)
+			}
+		}
+	})
 }
