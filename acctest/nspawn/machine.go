@@ -67,7 +67,7 @@ func New(root *rootfs.Root) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{disk: root, cgroups: c}
-	if m.sshd, err = m.listen("127.0.0.1:22"); err != nil {
+	if m.sshd, err = m.listenForSSH(); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return m, nil

@@ -16,13 +16,16 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // Addr returns an address of this machine's loopback that leads to port 22 of the
-// machine's 127.0.0.1, in every boot.
+// machine's 127.0.0.1, in every boot. Each connection comes from an address of its own
+// in 127.0.0.0/8, so that what sshd counts per source does not end a test of something
+// else.
 func (m *Machine) Addr() string { return m.sshd.addr() }
 
 // Port returns the port of [Machine.Addr], whose host is 127.0.0.1.
@@ -31,7 +34,7 @@ func (m *Machine) Port() int { return m.sshd.listener.Addr().(*net.TCPAddr).Port
 // Forward returns an address of this machine's loopback that leads to a TCP address
 // of the machine, such as "[::1]:22", until the machine is closed.
 func (m *Machine) Forward(addr string) (string, error) {
-	f, err := m.listen(addr)
+	f, err := m.listen(func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, "tcp", addr) })
 	if err != nil {
 		return "", err
 	}
@@ -122,7 +125,16 @@ type forward struct {
 	more []*forward // that end with this one
 }
 
-func (m *Machine) listen(to string) (*forward, error) {
+// listenForSSH makes the forward of [Machine.Addr].
+func (m *Machine) listenForSSH() (*forward, error) {
+	var connections atomic.Uint32
+	return m.listen(func(ctx context.Context) (net.Conn, error) {
+		n := connections.Add(1)
+		return m.DialFrom(ctx, netip.AddrFrom4([4]byte{127, byte(1 + n>>16%254), byte(n >> 8), byte(n)}), "127.0.0.1:22")
+	})
+}
+
+func (m *Machine) listen(dial func(context.Context) (net.Conn, error)) (*forward, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -135,16 +147,16 @@ func (m *Machine) listen(to string) (*forward, error) {
 			if err != nil {
 				return
 			}
-			f.conns.Go(func() { m.pass(ctx, conn.(*net.TCPConn), to) })
+			f.conns.Go(func() { pass(ctx, conn.(*net.TCPConn), dial) })
 		}
 	})
 	return f, nil
 }
 
 // pass carries one connection. It closes it at once if the machine does not answer.
-func (m *Machine) pass(ctx context.Context, near *net.TCPConn, to string) {
+func pass(ctx context.Context, near *net.TCPConn, dial func(context.Context) (net.Conn, error)) {
 	defer near.Close()
-	conn, err := m.Dial(ctx, "tcp", to)
+	conn, err := dial(ctx)
 	if err != nil {
 		return
 	}
