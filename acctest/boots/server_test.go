@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/nspawn"
@@ -134,6 +135,19 @@ func (s *server) cut() {
 	if err := s.Cut(); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// until waits for something that a running server does.
+func (s *server) until(what string, reached func() bool) error {
+	for start := time.Now(); !reached(); time.Sleep(2 * time.Millisecond) {
+		if !s.Running() {
+			return fmt.Errorf("waiting for %s: %w", what, nspawn.ErrEnded)
+		}
+		if time.Since(start) > 10*time.Minute {
+			return fmt.Errorf("waiting for %s: %w", what, nspawn.ErrTimeout)
+		}
+	}
+	return nil
 }
 
 // clone returns another instance on a copy of the disk of this one, which is shut
