@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/systemd"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 // What somebody may do to an image after bake: check says where, and that it is
@@ -32,10 +34,17 @@ func TestCheckReportsABadImage(t *testing.T) {
 		{"module removed", `dpkg --force-depends --remove libpam-google-authenticator`, "pam-module", "pam_google_authenticator.so", "critical"},
 		{"drop-in gone", `rm /etc/ssh/sshd_config.d/00-00-totp.conf`, "", "00-00-totp.conf", "critical"},
 		{"drop-in open to all", `chmod 0666 /etc/ssh/sshd_config.d/00-00-totp.conf`, "file-mode", "00-00-totp.conf", ""},
-		{"one sorts before", `sed -i '/^Include.*00-00-totp/d' /etc/ssh/sshd_config; echo 'AuthenticationMethods publickey' >/etc/ssh/sshd_config.d/00-00-a.conf`, "", "/etc/ssh/", "critical"},
-		{"Match ahead of the Include", `sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},
-		{"no Include", `sed -i '/^Include/d' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},
-		{"UsePAM no ahead", `sed -i '1i UsePAM no' /etc/ssh/sshd_config`, "", "/etc/ssh/sshd_config", "critical"},
+		{"one sorts before", `sed -i '/^Include.*00-00-totp/d' /etc/ssh/sshd_config; echo 'AuthenticationMethods publickey' >/etc/ssh/sshd_config.d/00-00-a.conf`, "sshd-dropin-before", "/etc/ssh/", "degraded"},
+		{"Match ahead of the Include", `sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-match-before", "/etc/ssh/sshd_config", "degraded"},
+		{"no Include", `sed -i '/^Include/d' /etc/ssh/sshd_config`, "sshd-no-include", "/etc/ssh/sshd_config", "degraded"},
+		{"UsePAM no ahead", `sed -i '1i UsePAM no' /etc/ssh/sshd_config`, "sshd-keyword-before", "/etc/ssh/sshd_config", "degraded"},
+		{"main file gone", `rm /etc/ssh/sshd_totp.conf`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
+		{"settings of the login gone, and a Match", `rm /etc/ssh/sshd_totp_login.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
+		{"main file without ours, and a Match", `sed -i '/_login/d' /etc/ssh/sshd_totp.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
+		{"started by a drop-in of the alias", `mkdir -p /etc/systemd/system/sshd.service.d; printf '[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o AuthenticationMethods=publickey\n' >/etc/systemd/system/sshd.service.d/x.conf; printf 'AuthenticationMethods publickey\n' >/etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
+		{"a named pipe for sshd_config", `rm /etc/ssh/sshd_config; mkfifo /etc/ssh/sshd_config`, "sshd-config", "/etc/ssh/sshd_config", "critical"},
+		{"a link to nowhere for sshd_config", `ln -sf /nowhere /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
+		{"SSHD_OPTS with Match", `echo 'SSHD_OPTS="-o Match=all"' >/etc/default/ssh`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
 		{"agent gone", `rm /usr/local/sbin/totp-agent`, "file-missing", "/usr/local/sbin/totp-agent", "degraded"},
 		{"unit masked", `ln -sf /dev/null /etc/systemd/system/totp-agent.service`, "", "totp-agent.service", ""},
 		{"state directory open", `chmod 0777 /var/lib/google-authenticator`, "file-mode", "/var/lib/google-authenticator", ""},
@@ -131,7 +140,8 @@ func TestATemplatedMainFileDoesNotOpenTheDoor(t *testing.T) {
 	}
 }
 
-// unitOptions returns the -o options that ssh.service gives sshd after bake.
+// unitOptions are sshd's arguments as its unit has them, as systemd reads it and
+// the files that it names, without those that make sshd stay.
 func (m *machine) unitOptions() []string {
 	m.t.Helper()
 	return m.optionsOf("ssh.service")
@@ -140,18 +150,23 @@ func (m *machine) unitOptions() []string {
 // optionsOf is the same for another unit.
 func (m *machine) optionsOf(unit string) []string {
 	m.t.Helper()
-	data, err := os.ReadFile(m.Path("/etc/systemd/system/" + unit + ".d/00-totp.conf"))
+	root, err := target.Open(m.Dir())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	var args []string
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(strings.TrimPrefix(line, "ExecStart="))
-		for i, word := range f {
-			if word == "-o" && i+1 < len(f) {
-				args = append(args, "-o", f[i+1])
-			}
-		}
+	defer root.Close()
+	u, err := systemd.Load(root, unit)
+	if err != nil {
+		m.t.Fatal(err)
 	}
-	return args
+	env, err := u.Environment(root)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	starts := u.List("Service", "ExecStart")
+	if len(starts) != 1 {
+		m.t.Fatalf("%s: %d commands", unit, len(starts))
+	}
+	args := systemd.Expand(systemd.Split(starts[0].Value), env)[1:]
+	return slices.DeleteFunc(args, func(a string) bool { return a == "-D" || a == "-i" })
 }

@@ -32,6 +32,8 @@ var agent = templates.Agent{
 var data = map[string]templates.Data{
 	"etc/pam.d/sshd": templates.PAMLine{Module: "pam_google_authenticator.so", StateDir: "/var/lib/google-authenticator"},
 	"etc/ssh/sshd_config.d/00-00-totp.conf": templates.SSHDConfig{
+		Main:       "/etc/ssh/sshd_totp.conf",
+		Login:      "/etc/ssh/sshd_totp_login.conf",
 		System:     "Debian 12, OpenSSH 9.2",
 		Auth:       []templates.Setting{{Keyword: "UsePAM", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive", Why: "Both."}},
 		Session:    []templates.Setting{{Keyword: "X11Forwarding", Value: "no"}},
@@ -40,11 +42,12 @@ var data = map[string]templates.Data{
 		MatchAll:   []templates.Setting{{Keyword: "KbdInteractiveAuthentication", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive"}},
 		Notice:     "/run/totp-agent/sshd-notice.conf",
 	},
+	"etc/ssh/sshd_totp.conf":                         templates.SSHDMain{Login: "/etc/ssh/sshd_totp_login.conf", Config: "/etc/ssh/sshd_config"},
 	"etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf": templates.HostKeys{Keys: []string{"/etc/ssh/ssh_host_ed25519_key"}},
 	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
 	"etc/systemd/system-preset/00-totp.preset":       agent,
-	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
-	"etc/systemd/system/ssh@.service.d/00-totp.conf": templates.SSHUnit{Program: "-/usr/sbin/sshd -i", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
+	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Test: "/usr/sbin/sshd -t", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS -f /etc/ssh/sshd_totp.conf"},
+	"etc/systemd/system/ssh@.service.d/00-totp.conf": templates.SSHUnit{Program: "-/usr/sbin/sshd -i", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS -f /etc/ssh/sshd_totp.conf"},
 	"etc/systemd/system/totp-agent.service":          agent,
 	"etc/systemd/system/totp-clean.service":          agent,
 	"etc/systemd/system/totp-hostkeys.service":       agent,

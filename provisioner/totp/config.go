@@ -232,7 +232,8 @@ type SSHD struct {
 	// Accounts that log in with their key alone. They are not enrolled.
 	ExemptUsers []string `mapstructure:"exempt_users"`
 
-	// Networks in CIDR notation from which everybody logs in with the key alone.
+	// Networks in CIDR notation from which all users but root log in with the key
+	// alone. Loopback ranges are refused.
 	ExemptFrom []string `mapstructure:"exempt_from"`
 
 	// `auto` (root logs in with key and code where it has login keys on the
