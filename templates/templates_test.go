@@ -58,6 +58,7 @@ var data = map[string]templates.Data{
 	"etc/systemd/system/totp-logins.path":            agent,
 	"etc/systemd/system/totp-logins.service":         agent,
 	"etc/systemd/system/totp-module.service":         agent,
+	"etc/systemd/system/totp-recheck.service":        agent,
 	"etc/systemd/system/totp-repair.path":            agent,
 	"etc/systemd/system/totp-repair.service":         agent,
 	"usr/lib/python3/dist-packages/cc_totp.py":       agent,

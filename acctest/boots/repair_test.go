@@ -76,7 +76,8 @@ func (s *server) repaired(good string) time.Time {
 			return time.Now()
 		}
 	}
-	s.t.Fatal("not repaired after 3 minutes")
+	s.t.Fatalf("not repaired after 3 minutes; it is\n%s\n%s", s.sh("ls -l /etc/pam.d/sshd; cat /etc/pam.d/sshd || true"),
+		s.sh("systemctl status --no-pager totp-repair.path totp-repair.service totp-recheck.service 2>&1; journalctl --no-pager -u 'totp-re*' 2>&1 || true"))
 	return time.Time{}
 }
 
@@ -118,6 +119,7 @@ func TestPathUnitRepairsPAM(t *testing.T) {
 			"a link":         "ln -sfn common-auth /etc/pam.d/sshd",
 			"several in row": "for n in 1 2 3 4 5; do : >/etc/pam.d/sshd; sleep 0.2; rm -f /etc/pam.d/sshd; sleep 0.1; done; : >/etc/pam.d/sshd",
 		} {
+			t.Log(name)
 			a := s.tryPassword(at)
 			before := time.Now()
 			s.sh(script)
@@ -142,7 +144,11 @@ func TestPathUnitRepairsPAM(t *testing.T) {
 // An update that takes the package's own files, as --force-confnew does.
 func TestPathUnitRepairsAnUpdate(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
-		s := started(t, r)
+		s := newServer(t, r)
+		if out, err := s.Disk().Command(t.Context(), "sh", "-euc", "apt-get -qq update; apt-get -q -y --download-only --reinstall install openssh-server").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		s.start()
 		cards := s.cards()
 		at := s.ssh(cards["alice"])
 		good := s.read(target.PAMService)
@@ -175,7 +181,12 @@ func TestUnrepairableClosesSSH(t *testing.T) {
 		pid := s.must("systemctl", "show", "--property=MainPID", "--value", "ssh.service")
 
 		// The mount is read-only for every process.
-		s.sh("mount --bind /etc/pam.d /etc/pam.d; : >/etc/pam.d/sshd; mount -o remount,bind,ro /etc/pam.d")
+		s.sh(`systemctl stop totp-repair.path
+mount --bind /etc/pam.d /etc/pam.d
+: >/etc/pam.d/sshd
+mount -o remount,bind,ro /etc/pam.d
+systemctl start totp-repair.path
+systemctl --no-block start totp-repair.service`)
 		if err := s.WaitConsole(t.Context(), "SSH is closed"); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +208,6 @@ func TestUnrepairableClosesSSH(t *testing.T) {
 		if s.read(target.ClosedBanner) == "" || banner.Outcome == login.In {
 			t.Errorf("%v", banner)
 		}
-		// Nor does a boot open it: /run is empty then, and so is the mount.
 		s.sh("umount /etc/pam.d; systemctl start totp-repair.service")
 		if s.read(target.PAMService) != good {
 			t.Error("not repaired")

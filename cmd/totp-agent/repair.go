@@ -29,21 +29,22 @@ const settleStep = 100 * time.Millisecond
 // does not watch a path while the service that it has started runs, and a package
 // manager changes files more than once.
 func (e env) repairUntil(t *target.Target, settle time.Duration) error {
+	w := bake.NewWatch(t)
 	for {
-		before := bake.LoginPath(t)
+		before := w.Stamp()
 		err := e.repair(t, false)
 		if settle == 0 || e.Err() != nil {
 			return err
 		}
 		// What the repair itself has changed is looked at once more.
-		changed := bake.LoginPath(t) != before
+		changed := w.Stamp() != before
 		for end := time.Now().Add(settle); !changed && time.Now().Before(end); {
 			select {
 			case <-e.Done():
 				return err
 			case <-time.After(settleStep):
 			}
-			changed = bake.LoginPath(t) != before
+			changed = w.Stamp() != before
 		}
 		if !changed {
 			return err

@@ -237,7 +237,7 @@ func (c *checker) plan(p *plan) {
 	}
 	c.sockets()
 	for _, d := range unitDirs[:2] {
-		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath} {
+		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
 			dir := path.Join(d, unit+".d")
 			entries, _ := c.t.ReadDir(dir)
 			for _, e := range entries {

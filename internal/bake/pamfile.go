@@ -167,12 +167,16 @@ func (f *facts) pamWanted(t *target.Target, foreign bool) (now, want, remark str
 		return now, want, "", nil
 	}
 	var p *pamError
-	if errors.As(err, &p) && p.foreign && !foreign {
+	errors.As(err, &p)
+	if p != nil && p.foreign && !foreign {
 		return now, "", "", err
 	}
-	why := err
+	why := err.Error()
+	if p != nil {
+		why = p.what
+	}
 	want, remark, err = f.pamRestored(t)
-	return now, want, fmt.Sprintf("%s, because of: %v", remark, why), err
+	return now, want, remark + "; it was damaged: " + why, err
 }
 
 // pamOK reports whether the service file and who can write it are as they are to be.

@@ -51,6 +51,7 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.LoginsPath, 0o644},
 	{target.SystemdUnitDir + "/" + target.RepairService, 0o644},
 	{target.SystemdUnitDir + "/" + target.RepairPath, 0o644},
+	{target.SystemdUnitDir + "/" + target.RecheckService, 0o644},
 	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
 	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
 	{sshUnitTemplate, 0o644},

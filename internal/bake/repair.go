@@ -302,14 +302,37 @@ func (r *repairer) findings(ctx context.Context) {
 	}
 }
 
-// LoginPath returns a fingerprint of the files that a repair looks at: another one
-// after any change of one of them.
-func LoginPath(t *target.Target) string {
+// A Watch looks at the files that a repair looks at.
+type Watch struct {
+	t     *target.Target
+	files []string
+	lists []string // directories of which each file counts
+}
+
+// NewWatch returns a watch of a machine.
+func NewWatch(t *target.Target) *Watch {
+	w := &Watch{t: t,
+		files: []string{target.PAMDir, target.PAMService, target.PAMCopy, target.SSHDir, target.SSHDConfig, target.Passwd},
+		lists: []string{target.SSHDDropInDir, target.PolicyDir},
+	}
+	if f, err := repairFacts(t); err == nil {
+		for _, dir := range target.PAMModuleDirs[f.arch] {
+			w.files = append(w.files, path.Join(dir, target.PAMModule), path.Join(dir, target.PAMTally))
+		}
+		for _, unit := range append([]string{f.sshService}, f.sshTemplates...) {
+			w.lists = append(w.lists, path.Join(target.SystemdUnitDir, unit+".d"))
+		}
+	}
+	return w
+}
+
+// Stamp is another one after any change of one of the files.
+func (w *Watch) Stamp() string {
 	var b strings.Builder
 	note := func(name string, content bool) {
-		fi, err := t.Lstat(name)
+		fi, err := w.t.Lstat(name)
 		if err != nil {
-			fmt.Fprintln(&b, name, "-")
+			b.WriteString(name + " -\n")
 			return
 		}
 		uid, gid, _ := target.Owner(fi)
@@ -318,24 +341,16 @@ func LoginPath(t *target.Target) string {
 			fmt.Fprintln(&b, fi.Size(), fi.ModTime().UnixNano())
 		}
 	}
-	for _, name := range []string{target.PAMDir, target.PAMService, target.PAMCopy, target.SSHDir, target.SSHDConfig, target.Passwd} {
+	for _, name := range w.files {
 		note(name, true)
 	}
 	for _, d := range dirs {
 		note(d.path, false) // the content changes at each login
 	}
-	if f, err := repairFacts(t); err == nil {
-		note(f.modulePath(t), true)
-		note(f.moduleFile(t, target.PAMTally), true)
-		names := []string{target.SSHDDropInDir, target.PolicyDir}
-		for _, unit := range append([]string{f.sshService}, f.sshTemplates...) {
-			names = append(names, path.Join(target.SystemdUnitDir, unit+".d"))
-		}
-		for _, dir := range names {
-			entries, _ := t.ReadDir(dir)
-			for _, e := range entries {
-				note(path.Join(dir, e.Name()), true)
-			}
+	for _, dir := range w.lists {
+		entries, _ := w.t.ReadDir(dir)
+		for _, e := range entries {
+			note(path.Join(dir, e.Name()), true)
 		}
 	}
 	return b.String()

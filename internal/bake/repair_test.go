@@ -257,12 +257,13 @@ func TestRepairLoginPath(t *testing.T) {
 			m := newMachine(t)
 			m.bake()
 			test.damage(m)
-			stamp := LoginPath(m.Target)
+			w := NewWatch(m.Target)
+			stamp := w.Stamp()
 			changed, err := repaired(t, m, boot)
 			if want := !boot || test.boot; changed != want || err != nil {
 				t.Errorf("%s, boot %v: changed %v, %v", test.name, boot, changed, err)
 			}
-			if changed == (LoginPath(m.Target) == stamp) {
+			if changed == (w.Stamp() == stamp) {
 				t.Errorf("%s, boot %v: the fingerprint does not show it", test.name, boot)
 			}
 			if findings, err := Check(t.Context(), m.Target); changed && (err != nil || len(findings) > 0) {

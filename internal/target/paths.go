@@ -103,6 +103,7 @@ const (
 	LoginsPath     = "totp-logins.path"
 	RepairService  = "totp-repair.service"
 	RepairPath     = "totp-repair.path"
+	RecheckService = "totp-recheck.service"
 	CleanService   = "totp-clean.service"
 	HostKeyService = "totp-hostkeys.service"
 	ModuleService  = "totp-module.service"
