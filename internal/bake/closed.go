@@ -75,17 +75,23 @@ func (r *repairer) close(ctx context.Context, text string, deny bool) error {
 			return errors.Join(err, r.t.Remove(target.ClosedConf), r.stop(ctx, deny))
 		}
 	}
+	if string(old) != conf { // else sshd reads the banner at each connection
+		if err := r.reload(ctx); err != nil || deny && !r.denies(ctx) {
+			err = errors.Join(err, r.stop(ctx, deny))
+			r.say(text)
+			return err
+		}
+	}
+	r.say(text)
+	return nil
+}
+
+// say tells the journal and the console.
+func (r *repairer) say(text string) {
 	fmt.Fprint(r.Log, text)
 	if r.Console != nil {
 		_, _ = fmt.Fprint(r.Console, "\r\n"+strings.ReplaceAll(text, "\n", "\r\n"))
 	}
-	if string(old) == conf {
-		return nil // sshd reads the banner at each connection
-	}
-	if err := r.reload(ctx); err != nil || deny && !r.denies(ctx) {
-		return errors.Join(err, r.stop(ctx, deny))
-	}
-	return nil
 }
 
 // denies reports whether sshd takes the file that denies all users.
