@@ -224,7 +224,7 @@ func (f *facts) dropIn(algorithms []setting, roots []string) ([]byte, error) {
 		Algorithms: texts(algorithms),
 		Exempt:     criteria(f.policy.SSHD, roots),
 		MatchAll:   texts(slices.DeleteFunc(login, func(s setting) bool { return !s.match })),
-		Notice:     target.NoticeConf,
+		Notice:     target.ClosedConf + " " + target.NoticeConf, // the first Banner wins
 	})
 }
 
