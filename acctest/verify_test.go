@@ -245,7 +245,7 @@ func TestVerifyShowsHoles(t *testing.T) {
 		{"passwords", `sed -i 's/AuthenticationMethods .*/AuthenticationMethods publickey,keyboard-interactive password/; s/PasswordAuthentication no/PasswordAuthentication yes/' ` + conf,
 			[]string{"nothing", "password", "key-alone"}},
 		{"code alone", `sed -i 's/AuthenticationMethods .*/AuthenticationMethods keyboard-interactive/' ` + conf, []string{"nothing", "code-alone", "key-alone"}},
-		{"every code", `sed -i 's/required pam_google/sufficient pam_google/; /pam_google/a auth required pam_permit.so' /etc/pam.d/sshd`, []string{"same-code-again"}},
+		{"every code", `sed -i 's/requisite pam_google/sufficient pam_google/; /pam_google/a auth required pam_permit.so' /etc/pam.d/sshd`, []string{"same-code-again"}},
 		{"the password's line again", `sed -i 's/^auth.*pam_google.*/@include common-auth/' /etc/pam.d/sshd`, []string{"prompt"}},
 		{"weak algorithms", `sed -i 's/^Ciphers .*/Ciphers aes256-ctr,aes128-cbc/; s/^MACs .*/MACs hmac-sha2-256,hmac-sha1/' ` + conf, []string{"ciphers", "macs"}},
 		{"nobody is enrolled", `rm ` + pamStates + `/*`, []string{"key-and-code"}},

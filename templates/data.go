@@ -3,7 +3,10 @@
 
 package templates
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // A Setting is one keyword of sshd_config(5).
 type Setting struct {
@@ -69,32 +72,53 @@ func (u SSHUnit) values() map[string]string {
 	return map[string]string{"Program": u.Program, "Options": each(u.Options, " -o ", ""), "Rest": u.Rest}
 }
 
-// PAMLine is the data of etc/pam.d/sshd.
-type PAMLine struct {
-	Module   string // file name of the module
+// PAMBlock is the data of etc/pam.d/sshd: the lines that authenticate a login.
+type PAMBlock struct {
+	Module   string // file name of the module that asks for the code
 	StateDir string // where each user's state file is
+	Tally    string // where the tries of each user are counted
+	Tries    int    // so many are allowed
+	Seconds  int    // in so many seconds, and no more until so many have passed
+	Options  string // further options of the module that counts
 }
 
-func (l PAMLine) values() map[string]string {
-	return map[string]string{"Module": l.Module, "StateDir": l.StateDir}
+func (b PAMBlock) values() map[string]string {
+	s := strconv.Itoa(b.Seconds)
+	options := "fail_interval=" + s + " unlock_time=" + s + " even_deny_root root_unlock_time=" + s
+	if b.Options != "" {
+		options += " " + b.Options
+	}
+	return map[string]string{
+		"Module": b.Module, "StateDir": b.StateDir, "Tally": b.Tally, "Deny": strconv.Itoa(b.Tries), "Options": options,
+	}
 }
+
+// PAMService is the data of usr/lib/pam.d/sshd.debian and sshd.redhat: a whole
+// service file, for where the distribution's is lost.
+type PAMService struct {
+	Block string // whole lines
+}
+
+func (s PAMService) values() map[string]string { return map[string]string{"Block": s.Block} }
 
 // Agent is the data of the agent's units, and of cloud-init's module.
 type Agent struct {
 	Program     string // the agent
 	PAMStateDir string
-	StateDir    string // absolute
-	RunDir      string // relative to /run
-	CleanMark   string // the file that says that an image is to be cleaned still
-	Module      string // cloud-init's module of ours
-	SSHService  string // the unit that starts sshd
-	SSHSocket   string // the one that starts an sshd for each connection
+	Tally       string   // where pam_faillock counts
+	StateDir    string   // absolute
+	RunDir      string   // relative to /run
+	PAMDirs     []string // the directories of PAM's service files and modules
+	CleanMark   string   // the file that says that an image is to be cleaned still
+	Module      string   // cloud-init's module of ours
+	SSHService  string   // the unit that starts sshd
+	SSHSocket   string   // the one that starts an sshd for each connection
 }
 
 func (a Agent) values() map[string]string {
 	return map[string]string{
-		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
-		"Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
+		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "Tally": a.Tally, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
+		"PAMDirs": each(a.PAMDirs, "PathModified=", "\n"), "Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
 	}
 }
 

@@ -23,6 +23,8 @@ var agent = templates.Agent{
 	PAMStateDir: "/var/lib/google-authenticator",
 	StateDir:    "/var/lib/totp-agent",
 	RunDir:      "totp-agent",
+	Tally:       "/run/faillock-sshd",
+	PAMDirs:     []string{"/etc/pam.d", "/usr/lib/pam.d", "/usr/lib/x86_64-linux-gnu/security"},
 	CleanMark:   "/var/lib/totp-agent/clean.json",
 	Module:      "/usr/lib/python3/dist-packages/cc_totp.py",
 	SSHService:  "ssh.service",
@@ -30,7 +32,9 @@ var agent = templates.Agent{
 }
 
 var data = map[string]templates.Data{
-	"etc/pam.d/sshd": templates.PAMLine{Module: "pam_google_authenticator.so", StateDir: "/var/lib/google-authenticator"},
+	"etc/pam.d/sshd":            templates.PAMBlock{Module: "pam_google_authenticator.so", StateDir: "/var/lib/google-authenticator", Tally: "/run/faillock-sshd", Tries: 3, Seconds: 30, Options: "nodelay"},
+	"usr/lib/pam.d/sshd.debian": templates.PAMService{Block: "auth required pam_x.so\n"},
+	"usr/lib/pam.d/sshd.redhat": templates.PAMService{Block: "auth required pam_x.so\n"},
 	"etc/ssh/sshd_config.d/00-00-totp.conf": templates.SSHDConfig{
 		System:     "Debian 12, OpenSSH 9.2",
 		Auth:       []templates.Setting{{Keyword: "UsePAM", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive", Why: "Both."}},
@@ -38,9 +42,10 @@ var data = map[string]templates.Data{
 		Algorithms: []templates.Setting{{Keyword: "Ciphers", Value: "aes256-ctr"}},
 		Exempt:     []string{"Group deploy User *,!root", "User ansible"},
 		MatchAll:   []templates.Setting{{Keyword: "KbdInteractiveAuthentication", Value: "yes"}, {Keyword: "AuthenticationMethods", Value: "publickey,keyboard-interactive"}},
-		Notice:     "/run/totp-agent/sshd-notice.conf",
+		Notice:     "/run/totp-agent/sshd-closed.conf /run/totp-agent/sshd-notice.conf",
 	},
 	"etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf": templates.HostKeys{Keys: []string{"/etc/ssh/ssh_host_ed25519_key"}},
+	"etc/tmpfiles.d/totp-agent.conf":                 agent,
 	"etc/dpkg/dpkg.cfg.d/totp-agent":                 agent,
 	"etc/systemd/system-preset/00-totp.preset":       agent,
 	"etc/systemd/system/ssh.service.d/00-totp.conf":  templates.SSHUnit{Program: "/usr/sbin/sshd -D", Options: []string{"UsePAM=yes", "PasswordAuthentication=no"}, Rest: "$SSHD_OPTS"},
@@ -53,6 +58,9 @@ var data = map[string]templates.Data{
 	"etc/systemd/system/totp-logins.path":            agent,
 	"etc/systemd/system/totp-logins.service":         agent,
 	"etc/systemd/system/totp-module.service":         agent,
+	"etc/systemd/system/totp-recheck.service":        agent,
+	"etc/systemd/system/totp-repair.path":            agent,
+	"etc/systemd/system/totp-repair.service":         agent,
 	"usr/lib/python3/dist-packages/cc_totp.py":       agent,
 }
 
@@ -107,7 +115,7 @@ func TestRenderIsStrict(t *testing.T) {
 		}
 		var other templates.Data = templates.HostKeys{}
 		if name == "etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf" {
-			other = templates.PAMLine{}
+			other = templates.PAMBlock{}
 		}
 		if _, err := templates.Render(name, other); !errors.Is(err, templates.ErrNoValue) {
 			t.Errorf("%s: rendered from other data: %v", name, err)

@@ -71,14 +71,18 @@ var errFindings = errors.New("this image does not hold what its bake promised")
 
 func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
-	repair := fs.Bool("repair", false, "put back what an update of a package took from PAM, and print nothing else")
+	repair := fs.Bool("repair", false, "repair the files that an SSH login depends on; print only changes and what is left")
+	settle := fs.Duration("settle", 0, "with --repair, watch these files until they have not changed for `DURATION`")
 	return func(e env, args []string) error {
 		t, err := e.openNone(args)
 		if err != nil {
 			return err
 		}
+		if *settle != 0 && !*repair {
+			return fmt.Errorf("%w: --settle needs --repair", errUsage)
+		}
 		if *repair {
-			return e.repair(t)
+			return e.repairUntil(t, *settle)
 		}
 		findings, err := bake.Check(e, t)
 		if err != nil {
@@ -109,15 +113,6 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 		}
 		return nil
 	}
-}
-
-// repair says something only where there was something to do.
-func (e env) repair(t *target.Target) error {
-	changed, err := bake.Repair(t)
-	if changed {
-		fmt.Fprintf(e.err, "totp-agent: %s: put the line back that asks for the code\n", target.PAMService)
-	}
-	return err
 }
 
 // wrong counts the findings that break what the bake promised.

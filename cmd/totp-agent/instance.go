@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -31,19 +32,16 @@ func enrollVerb(*flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		// An update may have taken the line of the PAM file that asks for a code. It
-		// has to be there before sshd; whatever keeps it out is no reason to leave
-		// users without their enrollment.
-		if err := e.repair(t); err != nil {
-			fmt.Fprintf(e.err, "totp-agent: %v\n", err)
-		}
+		// What a login depends on has to be right before sshd starts. If it cannot be
+		// repaired, SSH is closed, and users are still enrolled.
+		broken := e.repair(t, true)
 		o := e.options()
 		if c, err := openConsole(target.Console, consolePatience); err == nil {
 			defer c.Close()
 			o.Console = c
 		}
 		_, err = enroll.Run(e, t, o)
-		return err
+		return errors.Join(broken, err)
 	}
 }
 
@@ -79,16 +77,49 @@ func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		st, err := enroll.ReadStatus(t)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
+		// What a login depends on is looked at now: it may have changed since the last
+		// run.
+		var lp loginPath
+		lp.Closed = bake.Closed(t)
+		lp.Findings, err = bake.CheckPAM(t)
+		st, errStatus := enroll.ReadStatus(t)
+		switch {
+		case errStatus != nil && *asJSON:
+		case *asJSON:
 			enc := json.NewEncoder(e.out)
 			enc.SetIndent("", "  ")
-			return enc.Encode(st)
+			errStatus = enc.Encode(struct {
+				*enroll.Status
+				Login loginPath `json:"login"`
+			}{st, lp})
+		default:
+			lp.print(e.out)
+			if errStatus == nil {
+				errStatus = printStatus(e.out, st)
+			}
 		}
-		return printStatus(e.out, st)
+		if err == nil && (lp.Closed != "" || wrong(lp.Findings) > 0) {
+			err = errLogin
+		}
+		return errors.Join(errStatus, err)
+	}
+}
+
+// errLogin ends a status that has something to say about the login itself.
+var errLogin = errors.New("the SSH login needs attention; run: totp-agent check --repair")
+
+// A loginPath is how the files stand that every login depends on.
+type loginPath struct {
+	Closed   string         `json:"closed,omitempty"` // why SSH is closed
+	Findings []bake.Finding `json:"findings,omitempty"`
+}
+
+func (l loginPath) print(w io.Writer) {
+	if l.Closed != "" {
+		fmt.Fprintf(w, "%s\n", l.Closed)
+	}
+	for _, f := range l.Findings {
+		fmt.Fprintf(w, "%s: %s: %s; %s\n", f.ID, f.Path, f.What, f.Fix)
 	}
 }
 

@@ -33,11 +33,10 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The PAM file is the distribution's but for one line.
+	// The PAM file is the distribution's except for the lines that authenticate.
 	before, after := stock(t, "pam.d-sshd"), m.read(target.PAMService)
-	const line = "auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj"
-	if want := strings.Replace(before, "@include common-auth", line, 1); after != want {
-		t.Errorf("the PAM file is\n%s", after)
+	if want := strings.Replace(before, "@include common-auth\n", testBlock(t).text, 1); after != want || m.read(target.PAMCopy) != want {
+		t.Errorf("the PAM file is\n%s\nits copy\n%s", after, m.read(target.PAMCopy))
 	}
 
 	for name, mode := range map[string]os.FileMode{
@@ -45,6 +44,7 @@ func TestRun(t *testing.T) {
 		target.ImagePolicy:   0o600,
 		target.SSHDDropIn:    0o600,
 		target.PAMService:    0o644,
+		target.PAMCopy:       0o644,
 		target.StateDir:      0o700 | os.ModeDir,
 		target.PAMStateDir:   0o700 | os.ModeDir,
 		target.Report:        0o600,
@@ -315,9 +315,9 @@ func TestRunRefuses(t *testing.T) {
 		{"another way in", func(m *machine) {
 			m.edit(target.PAMService, "@include common-auth", "auth sufficient pam_u2f.so\n@include common-auth")
 		}, ErrPAM, target.PAMService + ":4"},
-		{"faillock", func(m *machine) {
-			m.edit(target.PAMService, "@include common-auth", "auth required pam_faillock.so preauth\n@include common-auth")
-		}, ErrPAM, target.PAMService + ":4"},
+		{"faillock in another file", func(m *machine) {
+			m.put("/etc/pam.d/common-account", "auth [default=die] pam_faillock.so authfail\n", 0o644)
+		}, ErrPAM, "/etc/pam.d/common-account:1"},
 		{"common-auth replaced by hand", func(m *machine) {
 			m.edit(target.PAMService, "@include common-auth", "auth required pam_unix.so")
 		}, ErrPAM, target.PAMService + ":4"},
@@ -361,13 +361,17 @@ func TestRunUnderstandsPAM(t *testing.T) {
 	for name, text := range map[string]string{
 		"a guide's":                 "#" + common + "\nauth required pam_google_authenticator.so nullok",
 		"a guide's, with requisite": "auth requisite pam_google_authenticator.so secret=/x/${USER}",
+		"faillock before it":        "auth required pam_faillock.so preauth deny=5\n" + common,
+		"a guide's faillock":        "auth required pam_faillock.so preauth\nauth [success=1 default=bad] pam_google_authenticator.so\nauth [default=die] pam_faillock.so authfail\nauth sufficient pam_faillock.so authsucc",
+		"a guide's, for a password": "auth required pam_faillock.so preauth\n" + common + "\nauth [default=die] pam_faillock.so authfail",
+		"the first release's":       oldLine,
 		"env":                       "auth required pam_env.so\n" + common,
 		"nologin and faildelay":     "auth requisite pam_nologin.so\n" + common + "\nauth required pam_faildelay.so delay=1000000",
 	} {
 		m := newMachine(t)
 		m.edit(target.PAMService, common, text)
 		m.bake()
-		if got := m.read(target.PAMService); strings.Count(got, target.PAMModule) != 1 || !strings.Contains(got, ourLine(t)+"\n") {
+		if got := m.read(target.PAMService); strings.Count(got, target.PAMModule) != 1 || !strings.Contains(got, testBlock(t).text) {
 			t.Errorf("%s: %s", name, got)
 		}
 		if findings, err := Check(t.Context(), m.Target); err != nil || len(findings) > 0 {

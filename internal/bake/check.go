@@ -59,6 +59,10 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	c.agent()
 	c.pam()
 	c.pamState()
+	if why := Closed(t); why != "" && t.Exists(target.ClosedConf) {
+		first, _, _ := strings.Cut(why, "\n")
+		c.add(Critical, "ssh-closed", target.ClosedConf, strings.TrimPrefix(first, "totp-agent: "), repairIt)
+	}
 	c.config()
 	c.problems(f.unitProblems(t), Critical)
 	c.problems(writableProblems(t), Critical)
@@ -202,62 +206,6 @@ func (c *checker) exempt() error {
 	return nil
 }
 
-// pam looks at what authenticates a login.
-func (c *checker) pam() {
-	if c.facts.modulePath(c.t) == "" {
-		c.add(Critical, "pam-module", path.Join(target.PAMModuleDirs[c.facts.arch][0], target.PAMModule), "is missing",
-			"install "+c.facts.pamPackage)
-	}
-	const fix = "remove it; the agent's line must be the only one that authenticates"
-	ours, err := pamLine()
-	if err != nil {
-		c.add(Critical, "pam-line", target.PAMService, err.Error(), bakeAgain)
-		return
-	}
-	entries, err := authEntries(c.t.ReadFile, target.PAMService, c.facts.pamPassword)
-	if err != nil {
-		c.add(Critical, "pam-service", target.PAMService, err.Error(), "bring the package's file back (with dpkg: reinstall "+c.facts.sshPackage+" with --force-confmiss), and bake again")
-		return
-	}
-	found := 0
-	for _, e := range entries {
-		fields := strings.Fields(e.text)
-		switch {
-		case e.harmless():
-		case e.file == target.PAMService && e.text == ours:
-			if found++; found > 1 {
-				c.add(Critical, "pam-line", e.where(), "the agent's line is there twice, so a code would be asked for twice", "remove one of them")
-			}
-		case slices.Contains(fields, "nullok"):
-			c.add(Critical, "pam-nullok", e.where(), fmt.Sprintf("%q lets users without a secret in", e.text), fix)
-		case e.module() == "pam_permit.so":
-			c.add(Critical, "pam-permit", e.where(), fmt.Sprintf("%q lets everybody in", e.text), fix)
-		case e.module() == target.PAMModule:
-			c.add(Critical, "pam-line", e.where(), fmt.Sprintf("%q, want %q", e.text, ours), "write it as it was")
-		default:
-			c.add(Critical, "pam-extra", e.where(), fmt.Sprintf("%q authenticates besides the agent's line", e.text), fix)
-		}
-	}
-	if found == 0 {
-		c.add(Critical, "pam-line", target.PAMService, fmt.Sprintf("lacks the line %q", ours), bakeAgain)
-	}
-}
-
-// pamState looks at the state files: the module refuses those that others
-// could read, and their users with them.
-func (c *checker) pamState() {
-	entries, err := c.t.ReadDir(target.PAMStateDir)
-	if err != nil {
-		return // reported with the directories
-	}
-	for _, e := range entries {
-		if target.ValidUserName(e.Name()) != nil {
-			continue // the module's temporary files
-		}
-		c.entry(Critical, path.Join(target.PAMStateDir, e.Name()), false, 0o400, "run: totp-agent reset "+e.Name())
-	}
-}
-
 // plan compares files, directories and links with those that bake makes.
 func (c *checker) plan(p *plan) {
 	for _, d := range p.dirs {
@@ -289,7 +237,7 @@ func (c *checker) plan(p *plan) {
 	}
 	c.sockets()
 	for _, d := range unitDirs[:2] {
-		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath} {
+		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
 			dir := path.Join(d, unit+".d")
 			entries, _ := c.t.ReadDir(dir)
 			for _, e := range entries {

@@ -33,11 +33,9 @@ func TestCheck(t *testing.T) {
 	edit := func(name, old, new string) func(*machine) {
 		return func(m *machine) { m.edit(name, old, new) }
 	}
-	pam := func(old, new string) func(*machine) { return edit(target.PAMService, old, new) }
 	const (
 		units    = "/etc/systemd/system/"
 		pamFile  = target.PAMService
-		line     = "auth required pam_google_authenticator.so"
 		agent    = units + "totp-agent.service"
 		wants    = units + "ssh.service.wants/totp-agent.service"
 		timer    = units + "timers.target.wants/totp-deliver.timer"
@@ -63,16 +61,14 @@ func TestCheck(t *testing.T) {
 		{"policy cut short", func(m *machine) { m.put(target.ImagePolicy, "version: 1\nusers:\n  - {nam", 0o600) }, []string{"policy " + target.ImagePolicy}},
 
 		{"no module", remove(module), []string{"pam-module " + module}},
-		{"no PAM service", remove(pamFile), []string{"pam-service " + pamFile}},
-		{"the distribution's PAM file again", func(m *machine) { m.put(pamFile, stock(t, "pam.d-sshd"), 0o644) },
-			[]string{"pam-extra " + pamFile + ":4", "pam-line " + pamFile}},
-		{"our line removed", func(m *machine) { m.edit(pamFile, ourLine(t)+"\n", "") }, []string{"pam-line " + pamFile}},
-		{"our line twice", func(m *machine) { m.edit(pamFile, ourLine(t), ourLine(t)+"\n"+ourLine(t)) }, []string{"pam-line " + pamFile + ":5"}},
-		{"nullok", pam("noskewadj", "noskewadj nullok"), []string{"pam-line " + pamFile, "pam-nullok " + pamFile + ":4"}},
-		{"sufficient", pam(line, strings.Replace(line, "required", "sufficient", 1)), []string{"pam-line " + pamFile, "pam-line " + pamFile + ":4"}},
-		{"another state file", pam("${USER}", "all"), []string{"pam-line " + pamFile, "pam-line " + pamFile + ":4"}},
-		{"pam_permit after it", pam("noskewadj", "noskewadj\nauth required pam_permit.so"), []string{"pam-permit " + pamFile + ":5"}},
-		{"another module before it", pam(line, "auth sufficient pam_u2f.so\n"+line), []string{"pam-extra " + pamFile + ":4"}},
+		{"no module that counts", remove(tally), []string{"pam-module " + tally}},
+		{"no copy of the PAM file", remove(target.PAMCopy), []string{"pam-copy " + target.PAMCopy}},
+		{"a copy that others write", chmod(target.PAMCopy, 0o666), []string{"pam-copy " + target.PAMCopy}},
+		{"a copy without the code", func(m *machine) { m.put(target.PAMCopy, "auth sufficient pam_permit.so\n", 0o644) }, []string{"pam-copy " + target.PAMCopy}},
+		{"SSH closed", func(m *machine) {
+			m.put(target.ClosedConf, "DenyUsers *\n", 0o644)
+			m.put(target.ClosedBanner, "totp-agent: SSH is closed: x\n", 0o644)
+		}, []string{"ssh-closed " + target.ClosedConf}},
 		{"a way in by another file", func(m *machine) { m.put("/etc/pam.d/common-session", "auth sufficient pam_permit.so\n", 0o644) },
 			[]string{"pam-permit /etc/pam.d/common-session:1"}},
 		{"PAM file that others write", chmod(pamFile, 0o666), []string{"file-mode " + pamFile}},

@@ -6,6 +6,7 @@ package bake
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -120,6 +121,35 @@ func (j *journal) remove(name string) error {
 		return err
 	}
 	return j.t.Remove(name)
+}
+
+// displace makes room for a file where something else has its name: a link is
+// removed, anything else renamed.
+func (j *journal) displace(name string) error {
+	fi, err := j.t.Lstat(name)
+	switch {
+	case err != nil:
+		return missingIsFine(err)
+	case fi.Mode().IsRegular():
+		return nil
+	case fi.Mode()&fs.ModeSymlink != 0:
+		return j.unlink(name)
+	}
+	aside, err := moveAside(j.t, name)
+	if err != nil {
+		return err
+	}
+	j.undos = append(j.undos, func() error { return j.t.Rename(aside, name) })
+	return nil
+}
+
+// moveAside renames what is there to a name that is free.
+func moveAside(t *target.Target, name string) (aside string, err error) {
+	aside = name + ".replaced"
+	for n := 2; t.Exists(aside); n++ {
+		aside = fmt.Sprintf("%s.replaced-%d", name, n)
+	}
+	return aside, t.Rename(name, aside)
 }
 
 // mkdir makes a directory of exactly this mode.

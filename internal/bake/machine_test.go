@@ -42,6 +42,7 @@ const (
 	elfAMD64 = "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00 a program"
 	elfARM64 = "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00 a program"
 	module   = "/lib/x86_64-linux-gnu/security/pam_google_authenticator.so"
+	tally    = "/lib/x86_64-linux-gnu/security/pam_faillock.so"
 	debian12 = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n"
 	unit     = "/lib/systemd/system/ssh.service"
 )
@@ -63,6 +64,7 @@ func newMachine(tb testing.TB) *machine {
 	m.put(target.OSRelease, debian12, 0o644)
 	m.put(target.Shell, elfAMD64, 0o755)
 	m.put(module, elfAMD64, 0o644)
+	m.put(tally, elfAMD64+" nodelay", 0o644)
 	m.put(target.SSHD, elfAMD64, 0o755)
 	m.put(target.SSH, elfAMD64, 0o755)
 	m.put(target.PAMService, stock(tb, "pam.d-sshd"), 0o644)

@@ -25,6 +25,33 @@ type pamEntry struct {
 
 func (e pamEntry) where() string { return fmt.Sprintf("%s:%d", e.file, e.line) }
 
+// parts splits an entry into its type, in lower case and without the dash of one
+// that may be missing, its control, its module and the module's arguments. A
+// control in brackets holds blanks. The control of an include is "@include".
+func (e pamEntry) parts() (kind, control, module string, args []string) {
+	kind, rest, _ := strings.Cut(e.text, " ")
+	kind = strings.ToLower(kind)
+	if kind == "@include" {
+		return "", kind, rest, nil
+	}
+	kind = strings.TrimPrefix(kind, "-")
+	if end := strings.Index(rest, "]"); strings.HasPrefix(rest, "[") && end > 0 {
+		control, rest = rest[:end+1], strings.TrimPrefix(rest[end+1:], " ")
+	} else {
+		control, rest, _ = strings.Cut(rest, " ")
+	}
+	module, rest, _ = strings.Cut(rest, " ")
+	return kind, control, module, strings.Fields(rest)
+}
+
+// wellFormed reports whether Linux-PAM understands an entry. It fails the whole
+// service, or one type of it, where it does not.
+func (e pamEntry) wellFormed() bool {
+	kind, control, module, _ := e.parts()
+	known := kind == "" || slices.Contains([]string{"auth", "account", "password", "session"}, kind)
+	return known && control != "" && module != "" && (control[0] != '[' || control[len(control)-1] == ']')
+}
+
 // module is the name of the module that the entry calls; empty for an include.
 func (e pamEntry) module() string {
 	for _, f := range strings.Fields(e.text) {
@@ -48,7 +75,7 @@ func authEntries(read func(name string) ([]byte, error), name, password string) 
 
 func authEntriesIn(read func(name string) ([]byte, error), name, password string, depth int) ([]pamEntry, error) {
 	if depth > maxPAMDepth {
-		return nil, fmt.Errorf("%s: %w: files that include each other", name, ErrPAM)
+		return nil, &pamError{where: name, what: "files that include each other", fix: "remove the include"}
 	}
 	b, err := read(name)
 	if err != nil {
@@ -106,7 +133,8 @@ func pamLines(name, text string) ([]pamEntry, error) {
 		line = strings.Trim(line, " \t")
 		body, continued := strings.CutSuffix(line, `\`)
 		if len(raw) > maxPAMLine || strings.ContainsAny(line, "\r\x00") || comment && continued || cur != nil && line == "" {
-			return nil, fmt.Errorf("%s:%d: %q can be read in two ways: %w; write each entry in one line, without carriage returns", name, n, line, ErrPAM)
+			return nil, &pamError{where: fmt.Sprintf("%s:%d", name, n), what: fmt.Sprintf("%q: versions of Linux-PAM read this line differently", line),
+				fix: "write each entry in one line, without carriage returns"}
 		}
 		if cur == nil {
 			es = append(es, pamEntry{file: name, line: n})
@@ -125,88 +153,4 @@ func pamLines(name, text string) ([]pamEntry, error) {
 		}
 	}
 	return kept, nil
-}
-
-// harmless are modules that let nobody in and ask for nothing: where they must
-// not fail, they can stand beside our line.
-var harmless = []string{"pam_env.so", "pam_nologin.so", "pam_faildelay.so"}
-
-// harmless tells whether an entry only keeps out, or does no more than prepare.
-func (e pamEntry) harmless() bool {
-	f := strings.Fields(e.text)
-	return len(f) > 2 && strings.EqualFold(f[0], "auth") && mustSucceed(f[1]) && slices.Contains(harmless, f[2]) &&
-		!slices.Contains(f, "successok") // pam_nologin's word for a success of its own
-}
-
-// mustSucceed tells whether a control means that the whole fails with the module.
-func mustSucceed(control string) bool { return control == "required" || control == "requisite" }
-
-// byGuide tells whether an entry is one of the module's, with which a manual guide
-// has the code asked for.
-func (e pamEntry) byGuide() bool {
-	f := strings.Fields(e.text)
-	return len(f) > 2 && strings.EqualFold(f[0], "auth") && mustSucceed(f[1]) && f[2] == target.PAMModule
-}
-
-// rewritePAM puts our line in the place of the one that asks for a password, or
-// of the one by which a manual guide has a code asked for instead, and leaves
-// every other byte as it is. The text is unchanged where our line is the only one
-// that authenticates already. Anything else is [ErrPAM].
-func rewritePAM(text, name, password, ours string, entries []pamEntry) (string, error) {
-	const remedy = "; the agent's line must be the only one, remove this one (and put back %q where there is no other) before the bake"
-	var pass, guides, mine []pamEntry
-	for _, e := range entries {
-		switch {
-		case e.harmless():
-		case e.file == name && e.text == password:
-			pass = append(pass, e)
-		case e.file == name && e.text == ours:
-			mine = append(mine, e)
-		case e.file == name && e.byGuide():
-			guides = append(guides, e)
-		default:
-			return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
-		}
-	}
-	theirs := append(pass, guides...)
-	switch {
-	case len(mine) == 1 && len(theirs) == 0:
-		return text, nil
-	case len(mine) == 0 && len(theirs) == 1:
-	case len(mine)+len(theirs) == 0:
-		return "", fmt.Errorf("%s: no line %q: %w; put that line where the password is to be asked for, the bake replaces it", name, password, ErrPAM)
-	default:
-		e := append(mine, theirs...)[1]
-		return "", fmt.Errorf("%s: %q: %w"+remedy, e.where(), e.text, ErrPAM, password)
-	}
-	var b strings.Builder
-	n := 0
-	for raw := range strings.Lines(text) {
-		n++
-		if n == theirs[0].line {
-			b.WriteString(ours + "\n")
-		}
-		if n < theirs[0].line || n > theirs[0].last {
-			b.WriteString(raw)
-		}
-	}
-	return b.String(), nil
-}
-
-// pamFile reads the PAM service file, and what it is to become.
-func (f *facts) pamFile(t *target.Target) (now, want string, err error) {
-	b, err := t.ReadFile(target.PAMService)
-	if err != nil {
-		return "", "", err
-	}
-	ours, err := pamLine()
-	if err != nil {
-		return "", "", err
-	}
-	entries, err := authEntries(t.ReadFile, target.PAMService, f.pamPassword)
-	if err != nil {
-		return "", "", err
-	}
-	want, err = rewritePAM(string(b), target.PAMService, f.pamPassword, ours, entries)
-	return string(b), want, err
 }

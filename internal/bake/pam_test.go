@@ -5,23 +5,29 @@ package bake
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 const password = "@include common-auth"
 
-func ourLine(tb testing.TB) string {
+// oldLine is what images of the first release have instead of the block.
+const oldLine = "auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj"
+
+func testBlock(tb testing.TB) pamBlock {
 	tb.Helper()
-	line, err := pamLine()
+	m := newMachine(tb)
+	f := &facts{policy: new(policy.Policy).WithDefaults(), arch: "amd64"}
+	block, err := f.block(m.Target)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return line
+	return block
 }
 
 // pamReader reads the files of a PAM directory from a map.
@@ -40,45 +46,74 @@ func rewrite(tb testing.TB, files map[string]string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return rewritePAM(files[target.PAMService], target.PAMService, password, ourLine(tb), entries)
+	return rewritePAM(files[target.PAMService], target.PAMService, password, testBlock(tb), entries)
 }
 
 func TestRewritePAM(t *testing.T) {
-	ours := ourLine(t)
-	spaced := strings.Replace(ours, " required ", "\trequired     ", 1)
+	block := testBlock(t)
+	ours := block.text
+	spaced := strings.ReplaceAll(ours, "auth ", "auth\t    ")
+	tally := "auth required pam_faillock.so preauth deny=5\n"
+	forget := "auth requisite pam_faillock.so authsucc\n"
+	failed := "auth [default=die] pam_faillock.so authfail\n"
+	code := "auth required pam_google_authenticator.so\n"
+	old := oldLine + "\n"
+	last := strings.LastIndex(strings.TrimSuffix(ours, "\n"), "\n") + 1
 	for _, test := range []struct {
 		name, text string
 		want       string // empty: refused
 		where      string
 	}{
-		{name: "stock", text: "# c\n@include common-auth\naccount required pam_nologin.so\n", want: "# c\n" + ours + "\naccount required pam_nologin.so\n"},
-		{name: "no newline at the end", text: "@include common-auth", want: ours + "\n"},
-		{name: "blanks and a comment", text: "\t@include   common-auth # password\n", want: ours + "\n"},
-		{name: "carriage returns in comments", text: "# c\r\n@include common-auth # x\r\n", want: "# c\r\n" + ours + "\n"},
-		{name: "ours already", text: "# c\n" + ours + "\n", want: "# c\n" + ours + "\n"},
-		{name: "ours with other blanks", text: spaced + "\n", want: spaced + "\n"},
-		{name: "comments that look like lines", text: "#auth sufficient pam_permit.so\n@include common-auth\n", want: "#auth sufficient pam_permit.so\n" + ours + "\n"},
-		{name: "other facilities", text: "@include common-auth\nsession required pam_permit.so\n", want: ours + "\nsession required pam_permit.so\n"},
-		{name: "continued", text: "@include \\\n  common-auth\n# c\n", want: ours + "\n# c\n"},
-		{name: "as a guide has it", text: "# c\n#@include common-auth\nauth required pam_google_authenticator.so nullok # code\n", want: "# c\n#@include common-auth\n" + ours + "\n"},
-		{name: "nullok", text: ours + " nullok\n", want: ours + "\n"},
+		{name: "stock", text: "# c\n@include common-auth\naccount required pam_nologin.so\n", want: "# c\n" + ours + "account required pam_nologin.so\n"},
+		{name: "no newline at the end", text: "@include common-auth", want: ours},
+		{name: "blanks and a comment", text: "\t@include   common-auth # password\n", want: ours},
+		{name: "carriage returns in comments", text: "# c\r\n@include common-auth # x\r\n", want: "# c\r\n" + ours},
+		{name: "ours already", text: "# c\n" + ours, want: "# c\n" + ours},
+		{name: "ours with other blanks", text: spaced, want: spaced},
+		{name: "comments that look like lines", text: "#auth sufficient pam_permit.so\n@include common-auth\n", want: "#auth sufficient pam_permit.so\n" + ours},
+		{name: "other facilities", text: "@include common-auth\nsession required pam_permit.so\n", want: ours + "session required pam_permit.so\n"},
+		{name: "continued", text: "@include \\\n  common-auth\n# c\n", want: ours + "# c\n"},
+		{name: "as a guide has it", text: "# c\n#@include common-auth\nauth required pam_google_authenticator.so nullok # code\n", want: "# c\n#@include common-auth\n" + ours},
+		{name: "nullok", text: strings.Replace(ours, "noskewadj", "noskewadj nullok", 1), want: ours},
+		{name: "sufficient", text: strings.Replace(ours, "requisite", "sufficient", 1), want: ours},
+		{name: "the first release's line", text: "# c\n" + old + "session x\n", want: "# c\n" + ours + "session x\n"},
+		{name: "the first release's line, with nullok", text: oldLine + " nullok\n", want: ours},
+		{name: "other numbers", text: strings.ReplaceAll(ours, "deny=", "deny=9"), want: ours},
+		{name: "a line of the block lost", text: ours[last:], want: ours},
+		{name: "the last line of the block lost", text: ours[:last], want: ours},
+		{name: "the block in another order", text: ours[last:] + ours[:last], want: ours},
+		{name: "an entry within the block", text: ours[:last] + "auth required pam_env.so\n" + ours[last:], want: ours + "auth required pam_env.so\n"},
+		{name: "the block twice", text: ours + ours, want: ours},
+		{name: "the block and the password", text: ours + "@include common-auth\n", want: ours},
+		{name: "the password and the block", text: "@include common-auth\n" + ours, want: ours},
+		{name: "the block and a guide's line", text: ours + code, want: ours},
+
+		{name: "faillock that can only deny", text: tally + "@include common-auth\n" + forget, want: tally + ours + forget},
+		{name: "the same beside the block", text: tally + ours + forget, want: tally + ours + forget},
+		{name: "faillock around the password", text: tally + "@include common-auth\n" + failed + forget, want: tally + ours + forget},
+		{name: "faillock around a guide's line", text: "auth required pam_env.so\n" + tally + strings.Replace(code, "required", "[success=1 default=bad]", 1) + failed + "auth sufficient pam_faillock.so authsucc\n",
+			want: "auth required pam_env.so\n" + tally + ours},
+		{name: "faillock that counts after the block", text: ours + failed, want: ours},
+		{name: "faillock that accepts before the block", text: "auth sufficient pam_faillock.so preauth\n" + ours, want: ours},
 		{name: "env, nologin and faildelay", text: "auth required pam_env.so envfile=/etc/default/locale\nauth requisite pam_nologin.so\n@include common-auth\nauth required pam_faildelay.so delay=3000000\n",
-			want: "auth required pam_env.so envfile=/etc/default/locale\nauth requisite pam_nologin.so\n" + ours + "\nauth required pam_faildelay.so delay=3000000\n"},
-		{name: "env beside ours", text: "auth required pam_env.so\n" + ours + "\n", want: "auth required pam_env.so\n" + ours + "\n"},
+			want: "auth required pam_env.so envfile=/etc/default/locale\nauth requisite pam_nologin.so\n" + ours + "auth required pam_faildelay.so delay=3000000\n"},
+		{name: "env beside ours", text: "auth required pam_env.so\n" + ours, want: "auth required pam_env.so\n" + ours},
 
 		{name: "empty", text: "", where: target.PAMService},
 		{name: "password twice", text: "@include common-auth\n@include common-auth\n", where: ":2"},
-		{name: "ours twice", text: ours + "\n" + ours + "\n", where: ":2"},
-		{name: "ours and password", text: ours + "\n@include common-auth\n", where: target.PAMService},
-		{name: "nullok, not required", text: strings.Replace(ours, "required", "sufficient", 1) + " nullok\n", where: ":1"},
+		{name: "a guide's line, not required", text: "auth sufficient pam_google_authenticator.so nullok\n", where: ":1"},
+		{name: "a guide's line with a jump", text: "auth [success=1 default=bad] pam_google_authenticator.so nullok\n", where: ":1"},
+		{name: "faillock alone", text: tally, where: target.PAMService},
+		{name: "faillock in another file", text: "@include tally\n@include common-auth\n", where: "/etc/pam.d/tally:1"},
+		{name: "the block in another file", text: "@include block\n@include common-auth\n", where: "/etc/pam.d/block:3"},
 		{name: "a guide's line in another file", text: "@include guide\n", where: "/etc/pam.d/guide:1"},
-		{name: "a guide's line and ours", text: ours + "\nauth required pam_google_authenticator.so\n", where: ":2"},
 		{name: "a guide's line twice", text: "auth required pam_google_authenticator.so\nauth required pam_google_authenticator.so\n", where: ":2"},
 		{name: "a guide's line and the password", text: "@include common-auth\nauth required pam_google_authenticator.so\n", where: ":2"},
 		{name: "a guide's line and permit", text: "auth required pam_google_authenticator.so nullok\nauth required pam_permit.so\n", where: ":2"},
 		{name: "env, but optional", text: "auth optional pam_env.so\n@include common-auth\n", where: ":1"},
 		{name: "nologin that says yes", text: "auth required pam_nologin.so successok\n@include common-auth\n", where: ":1"},
-		{name: "faillock", text: "auth required pam_faillock.so preauth\n@include common-auth\n", where: ":1"},
+		{name: "another module beside the block", text: ours + "auth sufficient pam_u2f.so\n", where: fmt.Sprintf(":%d", strings.Count(ours, "\n")+1)},
+		{name: "a silent faillock", text: "-auth required pam_faillock.so preauth\n@include common-auth\n", where: ":1"},
 		{name: "u2f", text: "@include common-auth\nauth required pam_u2f.so\n", where: ":2"},
 		{name: "common-auth replaced by hand", text: "auth [success=1 default=ignore] pam_unix.so\nauth requisite pam_deny.so\n", where: ":1"},
 		{name: "another module", text: "@include common-auth\n\nauth sufficient pam_u2f.so\n", where: ":3"},
@@ -104,6 +139,8 @@ func TestRewritePAM(t *testing.T) {
 			target.PAMService:  test.text,
 			"/etc/pam.d/guide": "auth required pam_google_authenticator.so\n",
 			"/etc/pam.d/extra": "# more\nauth sufficient pam_permit.so\n",
+			"/etc/pam.d/tally": failed,
+			"/etc/pam.d/block": ours,
 			"/etc/pam.d/loop":  "@include loop\n",
 			"/srv/pam/sso":     "auth sufficient pam_permit.so\n",
 			"/srv/pam/more":    "@include extra\n",
@@ -120,11 +157,12 @@ func TestRewritePAM(t *testing.T) {
 	}
 }
 
-// Whatever the file: what comes out has our line as the only one that
+// Whatever the file: what comes out has our block as the only thing that
 // authenticates, and is not changed again.
 func FuzzRewritePAM(f *testing.F) {
 	f.Add("@include common-auth\n")
 	f.Add("auth required pam_google_authenticator.so secret=/var/lib/google-authenticator/${USER} user=root noskewadj\nsession x")
+	f.Add(testBlock(f).text + "auth required pam_faillock.so authsucc\n")
 	f.Add("a\\\n@include common-auth #\\\n\r")
 	f.Add("auth substack password-auth\nauth include postlogin\nauth include sshd\n")
 	f.Add("@include sshd\n@include \\\ncommon-auth")
@@ -134,8 +172,8 @@ func FuzzRewritePAM(f *testing.F) {
 			return
 		}
 		entries, err := authEntries(pamReader(map[string]string{target.PAMService: out}), target.PAMService, password)
-		entries = slices.DeleteFunc(entries, pamEntry.harmless)
-		if err != nil || len(entries) != 1 || entries[0].text != ourLine(t) {
+		stray, whole := testBlock(t).stray(entries, target.PAMService)
+		if err != nil || !whole || len(stray) > 0 {
 			t.Fatalf("%q became %q: %v, %v", text, out, entries, err)
 		}
 		if again, err := rewrite(t, map[string]string{target.PAMService: out}); err != nil || again != out {

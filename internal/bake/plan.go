@@ -14,7 +14,7 @@ import (
 )
 
 // A plan is all that bake puts on a machine besides the agent, the policy and
-// the PAM line. Check compares a machine with the same plan.
+// the PAM service file. Check compares a machine with the same plan.
 type plan struct {
 	dirs  []dir
 	files []file
@@ -49,6 +49,9 @@ var templateFiles = []struct {
 	{target.SystemdUnitDir + "/" + target.DeliverTimer, 0o644},
 	{target.SystemdUnitDir + "/" + target.LoginsService, 0o644},
 	{target.SystemdUnitDir + "/" + target.LoginsPath, 0o644},
+	{target.SystemdUnitDir + "/" + target.RepairService, 0o644},
+	{target.SystemdUnitDir + "/" + target.RepairPath, 0o644},
+	{target.SystemdUnitDir + "/" + target.RecheckService, 0o644},
 	{target.SystemdUnitDir + "/" + target.CleanService, 0o644},
 	{target.SystemdUnitDir + "/" + target.HostKeyService, 0o644},
 	{sshUnitTemplate, 0o644},
@@ -56,6 +59,7 @@ var templateFiles = []struct {
 	{target.CloudModule, 0o644},
 	{sshTemplateDropIn, 0o644},
 	{target.SystemdPresetDir + "/00-totp.preset", 0o644},
+	{target.TmpfilesConf, 0o644},
 	{dpkgHook, 0o644},
 }
 
@@ -122,6 +126,8 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 			PAMStateDir: target.PAMStateDir,
 			StateDir:    target.StateDir,
 			RunDir:      strings.TrimPrefix(target.RunDir, "/run/"),
+			Tally:       target.PAMTallyDir,
+			PAMDirs:     f.pamDirs(t),
 			CleanMark:   target.CleanMark,
 			SSHService:  f.sshService,
 			SSHSocket:   f.sshSocket,
@@ -157,6 +163,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		{etc + "sysinit.target.wants/" + target.CleanService, etc + target.CleanService},
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
 		{etc + "multi-user.target.wants/" + target.LoginsPath, etc + target.LoginsPath},
+		{etc + "multi-user.target.wants/" + target.RepairPath, etc + target.RepairPath},
 		{etc + "multi-user.target.wants/" + f.sshService, f.sshUnit},
 		{etc + f.sshSocket, "/dev/null"},
 	}
@@ -167,13 +174,4 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		p.gone = append(p.gone, call.path)
 	}
 	return p, nil
-}
-
-// pamLine is the one line that authenticates a login.
-func pamLine() (string, error) {
-	b, err := templates.Render(strings.TrimPrefix(target.PAMService, "/"), templates.PAMLine{
-		Module:   target.PAMModule,
-		StateDir: target.PAMStateDir,
-	})
-	return strings.TrimSpace(string(b)), err
 }

@@ -64,6 +64,7 @@ func newRedHat(tb testing.TB) *redhatMachine {
 		m.put(program, elfAMD64, 0o755)
 	}
 	m.put(redhatModule, elfAMD64, 0o755)
+	m.put("/usr/lib64/security/pam_faillock.so", elfAMD64+" nodelay", 0o755)
 	for _, service := range []string{"sshd", "password-auth", "postlogin"} {
 		m.put("/etc/pam.d/"+service, redhatStock(tb, "pam.d-"+service), 0o644)
 	}
@@ -160,7 +161,7 @@ func TestRedHat(t *testing.T) {
 			t.Errorf("%s has %q", name, lacks)
 		}
 	}
-	if want := strings.Replace(redhatStock(t, "pam.d-sshd"), "auth       substack     password-auth", ourLine(t), 1); m.read(target.PAMService) != want {
+	if want := strings.Replace(redhatStock(t, "pam.d-sshd"), "auth       substack     password-auth\n", testBlock(t).text, 1); m.read(target.PAMService) != want {
 		t.Errorf("%s: more than one line has changed:\n%s", target.PAMService, m.read(target.PAMService))
 	}
 	for _, l := range []link{
@@ -213,10 +214,10 @@ func TestRedHat(t *testing.T) {
 	// An update leaves a file that was changed alone; where somebody puts the
 	// package's own back, check and the next boot find it.
 	m.put(target.PAMService, redhatStock(t, "pam.d-sshd"), 0o644)
-	if findings, err := Check(t.Context(), m.Target); err != nil || !slices.Contains(ids(findings), "pam-line "+target.PAMService) {
+	if findings, err := Check(t.Context(), m.Target); err != nil || !slices.Contains(ids(findings), "pam-block "+target.PAMService) {
 		t.Errorf("%q, %v", ids(findings), err)
 	}
-	if changed, err := Repair(m.Target); !changed || err != nil {
+	if changed, err := repaired(t, m.machine, false); !changed || err != nil {
 		t.Errorf("repair: %v, %v", changed, err)
 	}
 	golden(t, "rhel9-pam.d-sshd.golden", m.read(target.PAMService))
@@ -247,7 +248,9 @@ func TestRedHatRefuses(t *testing.T) {
 		err    error
 		where  string
 	}{
-		{"faillock in the service", func(m *redhatMachine) { m.edit(target.PAMService, pam, "auth required pam_faillock.so preauth\n"+pam) }, ErrPAM, target.PAMService + ":2"},
+		{"faillock in postlogin", func(m *redhatMachine) {
+			m.edit("/etc/pam.d/postlogin", "# Generated", "auth [default=die] pam_faillock.so authfail\n# Generated")
+		}, ErrPAM, "/etc/pam.d/postlogin:2"},
 		{"u2f in postlogin", func(m *redhatMachine) {
 			m.edit("/etc/pam.d/postlogin", "# Generated", "auth sufficient pam_u2f.so\n# Generated")
 		}, ErrPAM, "/etc/pam.d/postlogin:2"},

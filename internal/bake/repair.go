@@ -4,57 +4,354 @@
 package bake
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"path"
 	"slices"
+	"strings"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// Repair puts the agent's line back into the PAM service sshd, where an update
-// of the package has put its own file in the place of ours: an sshd that still
-// demands keyboard-interactive would take a password there. It is for a system
-// that was baked; any other is left alone. It reports whether anything was
-// changed.
+// RepairOptions say how to repair.
+type RepairOptions struct {
+	Log     io.Writer // one line for each change and for each thing that is left; nil: none
+	Console io.Writer // where it is said that SSH is closed; nil: nowhere
+
+	// Running: sshd runs or will, so that what cannot be repaired is to close it.
+	Running bool
+
+	// Boot: sshd has not started. Only PAM is looked at, and whether files of sshd
+	// are missing.
+	Boot bool
+}
+
+// Repaired is what a repair did.
+type Repaired struct {
+	Changed []string  // paths
+	Left    []Finding // critical ones that it could not put right
+	Closed  bool      // SSH is closed because of them
+}
+
+// ErrLeft ends a repair that could not put everything right.
+var ErrLeft = errors.New("the files of the SSH login could not be repaired")
+
+// Repair puts back what a login depends on, on a system that was baked: the PAM
+// service file, which an update of the package, a full disk or a mistake may have
+// replaced, and which Linux-PAM would answer by asking for a password; our files of
+// sshd; and who may write them. Any other system is left alone.
 //
-// Only a file that bake would have changed in the same way is. One that somebody
-// has customised is an error, [ErrPAM], and stays as it is.
-func Repair(t *target.Target) (changed bool, err error) {
-	if !t.Exists(target.ImagePolicy) {
-		return false, nil
+// A file with an entry of an administrator's that lets a user in without a code is
+// put aside, to [target.PAMReplaced], and replaced too. On the running system, what
+// cannot be repaired closes SSH for new logins until a repair finds nothing left.
+func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
 	}
-	o, err := t.OS()
+	r := &repairer{RepairOptions: o, t: t}
+	f, err := repairFacts(t)
+	if !f.baked {
+		return &r.done, nil
+	}
 	if err != nil {
-		return false, err
+		return &r.done, err
 	}
-	// An upgrade of the whole system may have made it one that no bake knows. The
-	// line in question is that of the distribution, whatever its version.
-	i := slices.IndexFunc(systems, func(s system) bool { return s.id == o.ID })
-	if i < 0 {
-		return false, fmt.Errorf("%s: ID %q: %w", target.OSRelease, o.ID, ErrSystem)
-	}
-	f := &facts{system: systems[i]}
-	if now, want, err := f.pamFile(t); err != nil || now == want {
-		return false, err
-	}
+	r.facts = f
 	// An agent that is at work, a second hook, say, may be doing the same.
 	unlock, err := t.Lock(target.StateDir)
-	if err != nil && !errors.Is(err, target.ErrLocked) {
-		return false, err
-	}
 	if err == nil {
 		defer unlock()
 	}
-	now, want, err := f.pamFile(t)
-	if err != nil || now == want {
-		return false, err
+	err = errors.Join(r.pam(ctx), r.modes(), r.sshd(ctx))
+	r.findings(ctx)
+	if o.Running {
+		err = errors.Join(err, r.gate(ctx))
 	}
-	fi, err := t.Lstat(target.PAMService)
+	for _, l := range r.done.Left {
+		fmt.Fprintf(o.Log, "repair: %s: %s: %s; %s\n", l.ID, l.Path, l.What, l.Fix)
+	}
+	if len(r.done.Left) > 0 {
+		err = errors.Join(err, ErrLeft)
+	}
+	return &r.done, err
+}
+
+type repairer struct {
+	RepairOptions
+	t     *target.Target
+	facts *facts
+	done  Repaired
+	plan  *plan // nil where sshd was not asked
+}
+
+// repairFacts are the facts of a machine by its distribution alone: an upgrade of
+// the whole system may have made it one that no bake knows.
+func repairFacts(t *target.Target) (*facts, error) {
+	f := &facts{policy: new(policy.Policy).WithDefaults()}
+	f.baked = t.Exists(target.ImagePolicy)
+	o, err := t.OS()
 	if err != nil {
-		return false, err
+		return f, err
 	}
-	if err := t.WriteFile(target.PAMService, []byte(want), fi.Mode().Perm()); err != nil {
-		return false, fmt.Errorf("repair: %w", err)
+	i := slices.IndexFunc(systems, func(s system) bool { return s.id == o.ID })
+	if j := slices.IndexFunc(systems, func(s system) bool { return s.matches(o) }); j >= 0 {
+		i = j
 	}
-	return true, nil
+	if i < 0 {
+		return f, fmt.Errorf("%s: ID %q: %w", target.OSRelease, o.ID, ErrSystem)
+	}
+	f.system = systems[i]
+	if _, err := f.pamKept(t); err == nil {
+		f.baked = true
+	}
+	if b, err := t.ReadFile(target.ImagePolicy); err == nil {
+		if p, err := policy.Parse(policy.Image, target.ImagePolicy, b); err == nil {
+			f.policy = p.WithDefaults()
+		}
+	}
+	f.arch, err = t.Arch()
+	return f, err
+}
+
+func (r *repairer) changed(name, remark string) {
+	if remark != "" {
+		remark = ": " + remark
+	}
+	r.done.Changed = append(r.done.Changed, name)
+	fmt.Fprintf(r.Log, "repair: %s: repaired%s\n", name, remark)
+}
+
+// pam puts the service file and its copy right.
+func (r *repairer) pam(ctx context.Context) error {
+	now, want, remark, err := r.facts.pamWanted(r.t, true)
+	if err != nil {
+		return err
+	}
+	if !pamOK(r.t, now, want) {
+		if remark != "" && now != "" {
+			if err := r.t.WriteFile(target.PAMReplaced, []byte(now), 0o600); err != nil {
+				fmt.Fprintf(r.Log, "repair: %v\n", err)
+			}
+		}
+		if err := r.write(ctx, target.PAMService, []byte(want), pamFileMode(r.t)); err != nil {
+			return err
+		}
+		r.changed(target.PAMService, remark)
+	}
+	// Where /usr is read-only, check says that the copy is not as it should be.
+	if keepPAM(r.t, want) {
+		if err := r.write(ctx, target.PAMCopy, []byte(want), pamMode); err != nil {
+			fmt.Fprintf(r.Log, "repair: %v\n", err)
+		} else {
+			fmt.Fprintf(r.Log, "repair: %s: copied from %s\n", target.PAMCopy, target.PAMService)
+		}
+	}
+	return nil
+}
+
+// write replaces whatever has the name.
+func (r *repairer) write(ctx context.Context, name string, data []byte, mode fs.FileMode) error {
+	fi, err := r.t.Lstat(name)
+	switch {
+	case err != nil || fi.Mode().IsRegular():
+	case fi.Mode()&fs.ModeSymlink != 0:
+		err = r.t.Remove(name)
+	default:
+		var aside string
+		if aside, err = moveAside(r.t, name); err == nil {
+			fmt.Fprintf(r.Log, "repair: %s: moved to %s\n", name, aside)
+		}
+	}
+	if missingIsFine(err) != nil {
+		return err
+	}
+	if dir := path.Dir(name); !r.t.IsDir(dir) {
+		if err := r.t.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := r.t.WriteFile(name, data, mode); err != nil {
+		return err
+	}
+	if r.t.SELinux() {
+		return r.t.Relabel(ctx, name)
+	}
+	return nil
+}
+
+// modes closes to others what only root may write, and the directories of secrets.
+func (r *repairer) modes() error {
+	var errs []error
+	for _, p := range writableProblems(r.t) {
+		fi, err := r.t.Stat(p.path)
+		if err == nil {
+			err = r.own(p.path, fi, fi.Mode().Perm()&^0o022)
+		}
+		errs = append(errs, err)
+	}
+	for _, d := range dirs {
+		fi, err := r.t.Lstat(d.path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if err = r.t.Mkdir(d.path, d.mode); err == nil {
+				r.changed(d.path, "")
+			}
+		case err == nil && !fi.IsDir():
+			continue // check reports it, and no user can log in
+		case err == nil && (!owned(fi) || fi.Mode().Perm() != d.mode):
+			err = r.own(d.path, fi, d.mode)
+		}
+		errs = append(errs, err)
+	}
+	if r.Running && !r.t.IsDir(target.PAMTallyDir) {
+		errs = append(errs, r.t.Mkdir(target.PAMTallyDir, 0o755))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *repairer) own(name string, fi fs.FileInfo, mode fs.FileMode) error {
+	real, err := r.t.Resolve(name)
+	if err != nil {
+		return err
+	}
+	if !owned(fi) {
+		if err := r.t.Lchown(real, 0, 0); err != nil {
+			return err
+		}
+	}
+	if err := r.t.Chmod(real, mode); err != nil {
+		return err
+	}
+	r.changed(name, "")
+	return nil
+}
+
+// sshdFiles are the files of ours that sshd needs to ask for a code.
+var sshdFiles = []string{target.SSHDDropIn, target.SSHDHostKeys}
+
+// sshd puts our files of sshd right, and the drop-ins of the units that start it.
+func (r *repairer) sshd(ctx context.Context) error {
+	missing := slices.ContainsFunc(sshdFiles, func(name string) bool { return !r.t.IsRegular(name) })
+	if r.Boot && !missing || !r.t.IsRegular(target.SSHD) {
+		return nil
+	}
+	p, err := r.facts.plan(ctx, r.t)
+	if err != nil {
+		return err
+	}
+	r.plan = p
+	var errs []error
+	changed, units := false, false
+	for _, f := range r.facts.loginFiles(p) {
+		same, err := sameFile(r.t, f.path, f.data, f.mode)
+		if same && err == nil {
+			continue
+		}
+		if dest, err := r.t.Readlink(f.path); err == nil && dest == "/dev/null" {
+			continue // masked
+		}
+		if err := r.write(ctx, f.path, f.data, f.mode); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.changed(f.path, "")
+		changed, units = true, units || f.unit
+	}
+	if units && r.t.Booted() {
+		_, err := r.t.Run(ctx, target.Systemctl, "daemon-reload")
+		errs = append(errs, err)
+	}
+	if changed {
+		errs = append(errs, r.reload(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// loginFiles are the files of a plan that decide about a login.
+func (f *facts) loginFiles(p *plan) []file {
+	units := append([]string{f.sshService}, f.sshTemplates...)
+	var files []file
+	for _, pf := range p.files {
+		ofUnit := slices.ContainsFunc(units, func(u string) bool { return path.Dir(pf.path) == path.Join(target.SystemdUnitDir, u+".d") })
+		if !pf.unit || ofUnit {
+			files = append(files, pf)
+		}
+	}
+	return files
+}
+
+// findings are what is still not as it should be.
+func (r *repairer) findings(ctx context.Context) {
+	c := &checker{t: r.t, facts: r.facts}
+	c.pam()
+	if r.plan != nil && !r.Boot {
+		// A configuration that sshd cannot read, while it is being edited say, is not
+		// what it works with.
+		if err := c.sshd(ctx); err != nil {
+			fmt.Fprintf(r.Log, "repair: %v\n", err)
+		}
+	}
+	for _, f := range c.findings {
+		if f.Severity == Critical {
+			r.done.Left = append(r.done.Left, f)
+		}
+	}
+}
+
+// A Watch looks at the files that a repair looks at.
+type Watch struct {
+	t     *target.Target
+	files []string
+	lists []string // directories of which each file counts
+}
+
+// NewWatch returns a watch of a machine.
+func NewWatch(t *target.Target) *Watch {
+	w := &Watch{t: t,
+		files: []string{target.PAMDir, target.PAMService, target.PAMCopy, target.SSHDir, target.SSHDConfig, target.Passwd},
+		lists: []string{target.SSHDDropInDir, target.PolicyDir},
+	}
+	if f, err := repairFacts(t); err == nil {
+		for _, dir := range target.PAMModuleDirs[f.arch] {
+			w.files = append(w.files, path.Join(dir, target.PAMModule), path.Join(dir, target.PAMTally))
+		}
+		for _, unit := range append([]string{f.sshService}, f.sshTemplates...) {
+			w.lists = append(w.lists, path.Join(target.SystemdUnitDir, unit+".d"))
+		}
+	}
+	return w
+}
+
+// Stamp is another one after any change of one of the files.
+func (w *Watch) Stamp() string {
+	var b strings.Builder
+	note := func(name string, content bool) {
+		fi, err := w.t.Lstat(name)
+		if err != nil {
+			b.WriteString(name + " -\n")
+			return
+		}
+		uid, gid, _ := target.Owner(fi)
+		fmt.Fprintln(&b, name, fi.Mode(), uid, gid)
+		if content {
+			fmt.Fprintln(&b, fi.Size(), fi.ModTime().UnixNano())
+		}
+	}
+	for _, name := range w.files {
+		note(name, true)
+	}
+	for _, d := range dirs {
+		note(d.path, false) // the content changes at each login
+	}
+	for _, dir := range w.lists {
+		entries, _ := w.t.ReadDir(dir)
+		for _, e := range entries {
+			note(path.Join(dir, e.Name()), true)
+		}
+	}
+	return b.String()
 }

@@ -229,7 +229,7 @@ func (f *facts) dropIn(algorithms []setting) ([]byte, error) {
 		Algorithms: texts(algorithms),
 		Exempt:     criteria(f.policy.SSHD),
 		MatchAll:   texts(slices.DeleteFunc(login, func(s setting) bool { return !s.match })),
-		Notice:     target.NoticeConf,
+		Notice:     target.ClosedConf + " " + target.NoticeConf, // the first Banner wins
 	})
 }
 

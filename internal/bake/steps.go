@@ -39,7 +39,7 @@ func (b *baker) directories(context.Context) (string, error) {
 
 // paths are all files that bake writes.
 func (p *plan) paths() []string {
-	paths := []string{target.AgentPath, target.ImagePolicy, target.PAMService, target.SSHDConfig, target.Report}
+	paths := []string{target.AgentPath, target.ImagePolicy, target.PAMService, target.PAMCopy, target.SSHDConfig, target.Report}
 	for _, f := range p.files {
 		paths = append(paths, f.path)
 	}
@@ -99,19 +99,33 @@ func (b *baker) policy(context.Context) (string, error) {
 }
 
 func (b *baker) pam(context.Context) (string, error) {
-	now, want, err := b.facts.pamFile(b.t)
+	now, want, remark, err := b.facts.pamWanted(b.t, false)
 	if err != nil {
 		return "", err
 	}
-	if now == want {
-		return target.PAMService + said(false), nil
+	changed := !pamOK(b.t, now, want)
+	if changed {
+		mode := pamFileMode(b.t)
+		if err := b.journal.displace(target.PAMService); err != nil {
+			return "", err
+		}
+		if _, err := b.journal.write(target.PAMService, []byte(want), mode); err != nil {
+			return "", err
+		}
 	}
-	fi, err := b.t.Lstat(target.PAMService)
-	if err != nil {
+	if remark != "" {
+		remark = "; " + remark
+	}
+	if err := b.journal.displace(target.PAMCopy); err != nil {
 		return "", err
 	}
-	_, err = b.journal.write(target.PAMService, []byte(want), fi.Mode().Perm())
-	return target.PAMService + said(true), err
+	if b.t.Live() { // a boot makes it by tmpfiles.d(5)
+		if err := b.journal.mkdir(target.PAMTallyDir, 0o755); err != nil {
+			return "", err
+		}
+	}
+	_, err = b.journal.write(target.PAMCopy, []byte(want), pamMode)
+	return target.PAMService + said(changed) + remark, err
 }
 
 func (b *baker) sshd(context.Context) (string, error) {

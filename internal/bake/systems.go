@@ -126,6 +126,7 @@ type facts struct {
 	arch    string
 	openSSH target.OpenSSH
 	policy  *policy.Policy // with its defaults
+	baked   bool           // it was baked before
 }
 
 // factsOf looks at the machine. The policy may be nil, for the defaults.
@@ -133,7 +134,7 @@ func factsOf(t *target.Target, p *policy.Policy) (*facts, error) {
 	if p == nil {
 		p = new(policy.Policy)
 	}
-	f := &facts{policy: p.WithDefaults()}
+	f := &facts{policy: p.WithDefaults(), baked: t.Exists(target.ImagePolicy)}
 	o, err := t.OS()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSystem, err)
@@ -199,7 +200,7 @@ func (b *baker) system(context.Context) (string, error) {
 // understand refuses what was customised in a way that a bake would break, or
 // that would break the bake.
 func (b *baker) understand() []error {
-	_, _, pam := b.facts.pamFile(b.t)
+	_, _, _, pam := b.facts.pamWanted(b.t, false)
 	return []error{pam, writableProblems(b.t).err(), b.facts.unitProblems(b.t).err(), b.facts.cloudInit(b.t)}
 }
 
@@ -222,9 +223,11 @@ func (b *baker) version(ctx context.Context) (string, error) {
 }
 
 // modulePath is where the PAM module is; empty where it is not.
-func (f *facts) modulePath(t *target.Target) string {
+func (f *facts) modulePath(t *target.Target) string { return f.moduleFile(t, target.PAMModule) }
+
+func (f *facts) moduleFile(t *target.Target, name string) string {
 	for _, dir := range target.PAMModuleDirs[f.arch] {
-		if p := path.Join(dir, target.PAMModule); t.IsRegular(p) {
+		if p := path.Join(dir, name); t.IsRegular(p) {
 			return p
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -178,8 +179,22 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
 	// Somebody can log in now, so a notice that nobody can is no longer true.
 	return res, errors.Join(
+		r.forgetTries(p.name),
 		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),
 		r.writeNotice(ctx, ""))
+}
+
+// forgetTries empties the counter of pam_faillock for a user, who need not wait for
+// the end of a lock with a new secret.
+func (r *run) forgetTries(user string) error {
+	f, err := r.t.OpenFile(target.PAMTallyDir+"/"+user, os.O_WRONLY|os.O_TRUNC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // commit puts the new state file in place until it stays there.

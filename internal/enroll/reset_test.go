@@ -45,9 +45,16 @@ func TestReset(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if where == "live" {
+				m.put(target.PAMTallyDir+"/alice", "tries")
+				m.put(target.PAMTallyDir+"/bob", "tries")
+			}
 			res, err := m.reset("alice")
 			if err != nil {
 				t.Fatal(err)
+			}
+			if where == "live" && m.read(target.PAMTallyDir+"/alice")+m.read(target.PAMTallyDir+"/bob") != "tries" {
+				t.Error("the tries of alice, and of alice alone, are to be forgotten")
 			}
 			now, c := m.enrolled("alice")
 			if now.Secret == old.Secret || c.Generation != 2 || c.Supersedes != old.Mark.ID || res.ID != c.ID || now.Mark.Identity != old.Mark.Identity {

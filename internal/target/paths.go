@@ -33,6 +33,12 @@ const (
 	// sshd's banner.
 	NoticeConf = RunDir + "/sshd-notice.conf"
 
+	// ClosedConf is included by sshd while a login without a code cannot be ruled
+	// out. It denies every user, and shows ClosedBanner.
+	ClosedConf   = RunDir + "/sshd-closed.conf"
+	ClosedBanner = RunDir + "/closed"
+	ClosedUnit   = RunDir + "/closed-unit" // sshd itself was stopped, and is to be started again
+
 	// The channel ssh-banner: what sshd shows, made of the envelopes beside it and
 	// of what it would have shown otherwise. sshd reads Banner at each connection.
 	BannerDir = RunDir + "/banner"
@@ -46,6 +52,14 @@ const (
 	PAMDir      = "/etc/pam.d"
 	PAMService  = PAMDir + "/sshd"
 	PAMModule   = "pam_google_authenticator.so"
+	PAMTally    = "pam_faillock.so"
+	PAMTallyDir = "/run/faillock-sshd" // its counters, a file for each user
+
+	// PAMCopy is a copy of PAMService as it was baked. Linux-PAM itself reads it
+	// where PAMService is missing, instead of the service "other".
+	PAMVendorDir = "/usr/lib/pam.d"
+	PAMCopy      = PAMVendorDir + "/sshd"
+	PAMReplaced  = StateDir + "/pam.d-sshd.replaced" // what the last repair has put aside
 
 	SSHDir        = "/etc/ssh"
 	SSHDConfig    = SSHDir + "/sshd_config"
@@ -87,6 +101,9 @@ const (
 	DeliverTimer   = "totp-deliver.timer"
 	LoginsService  = "totp-logins.service"
 	LoginsPath     = "totp-logins.path"
+	RepairService  = "totp-repair.service"
+	RepairPath     = "totp-repair.path"
+	RecheckService = "totp-recheck.service"
 	CleanService   = "totp-clean.service"
 	HostKeyService = "totp-hostkeys.service"
 	ModuleService  = "totp-module.service"
@@ -165,6 +182,7 @@ const (
 	RPM           = "/usr/bin/rpm"
 	Restorecon    = "restorecon"
 	Chcon         = "chcon"
+	TmpfilesConf  = "/etc/tmpfiles.d/totp-agent.conf"
 	DpkgConfigDir = "/etc/dpkg/dpkg.cfg.d"
 	Systemctl     = "systemctl"
 	commandDirs   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

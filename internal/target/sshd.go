@@ -96,7 +96,7 @@ func (t *Target) SSHDIncluded(pattern string) []string {
 	if !path.IsAbs(pattern) {
 		pattern = path.Join(SSHDir, pattern)
 	}
-	if pattern == NoticeConf {
+	if pattern == NoticeConf || pattern == ClosedConf {
 		return nil
 	}
 	dir, base := path.Split(pattern)
