@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,19 +28,22 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/port"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/faillock"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
 // tallies is the directory of the PAM block's counters, one file per user.
-const tallies = "/run/faillock-sshd"
+const tallies = target.PAMTallyDir
 
-// A target is an instance whose sshd runs in a network of its own. There, clients
-// of the test have many addresses.
-type target struct {
+// A besieged server is an instance whose sshd runs in a network of its own. There,
+// clients of the test have many addresses.
+type besieged struct {
 	*machine
 	sshd   *rootfs.SSHD
-	card   card.Card
+	card   card.Card // alice's
+	bob    card.Card
 	signer ssh.Signer
 	state  []byte // alice's PAM state as enrollment left it
 }
@@ -51,36 +55,36 @@ var network = []netip.Prefix{
 
 // inTarget enrolls alice on an instance of a release, starts sshd with options,
 // and calls do in the network of that sshd.
-func inTarget(t *testing.T, r rootfs.Recipe, options func(*machine) []string, do func(*target)) {
+func inTarget(t *testing.T, r rootfs.Recipe, options func(*machine) []string, do func(*besieged)) {
 	t.Helper()
 	m := newMachineOf(t, r)
 	m.must("install", "-d", "-m", "0755", tallies) // systemd-tmpfiles makes it at boot
-	tg := &target{machine: m, card: m.firstBoot()["alice"]}
+	cards := m.firstBoot()
+	b := &besieged{machine: m, card: cards["alice"], bob: cards["bob"]}
 	var err error
-	if tg.state, err = os.ReadFile(m.Path(pamStates + "/alice")); err != nil {
+	if b.state, err = os.ReadFile(m.Path(pamStates + "/alice")); err != nil {
 		t.Fatal(err)
 	}
 	private, err := os.ReadFile(m.img.people["alice"].key.File)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tg.signer, err = ssh.ParsePrivateKey(private); err != nil {
+	if b.signer, err = ssh.ParsePrivateKey(private); err != nil {
 		t.Fatal(err)
 	}
-	tg.block()
 	args := append([]string{"-o", "ListenAddress=::"}, options(m)...)
 	inNetwork(t, func() {
-		if tg.sshd, err = m.StartSSHD(t.Context(), args...); err != nil {
+		if b.sshd, err = m.StartSSHD(t.Context(), args...); err != nil {
 			t.Error(err)
 			return
 		}
 		defer func() {
 			if t.Failed() {
-				t.Logf("sshd:\n%s", tg.sshd.Log())
+				t.Logf("sshd:\n%s", b.sshd.Log())
 			}
-			_ = tg.sshd.Stop()
+			_ = b.sshd.Stop()
 		}()
-		do(tg)
+		do(b)
 	})
 }
 
@@ -97,37 +101,6 @@ func unlimited(m *machine) []string {
 		args = append(args, "-o", "PerSourceMaxStartups=none")
 	}
 	return args
-}
-
-// block puts the lines that count prompts around the module's, where the bake has
-// not.
-func (tg *target) block() {
-	tg.t.Helper()
-	name := tg.Path("/etc/pam.d/sshd")
-	b, err := os.ReadFile(name)
-	if err != nil {
-		tg.t.Fatal(err)
-	}
-	if strings.Contains(string(b), "pam_faillock.so") || os.Getenv("NO_BLOCK") != "" {
-		return
-	}
-	var lines strings.Builder
-	for line := range strings.Lines(string(b)) {
-		if !strings.HasPrefix(line, "auth ") {
-			lines.WriteString(line)
-			continue
-		}
-		const (
-			control = "auth [success=ignore ignore=ignore default=die] pam_faillock.so "
-			options = " dir=" + tallies + " fail_interval=30 unlock_time=30 even_deny_root root_unlock_time=30"
-		)
-		lines.WriteString(control + "preauth deny=3" + options + "\n" + control + "authfail deny=3" + options + "\n")
-		lines.WriteString(strings.Replace(line, "required", "requisite", 1))
-		lines.WriteString(control + "authsucc deny=0" + options + "\n")
-	}
-	if err := os.WriteFile(name, []byte(lines.String()), 0o644); err != nil {
-		tg.t.Fatal(err)
-	}
 }
 
 // inNetwork runs do in a new network namespace. The sockets and programs that do
@@ -184,36 +157,35 @@ func sources(six bool, n int) []netip.Addr {
 }
 
 // addr is the address of sshd for a source.
-func (tg *target) addr(from netip.Addr) string {
+func (b *besieged) addr(from netip.Addr) string {
 	if from.Is4() {
-		return tg.sshd.Addr()
+		return b.sshd.Addr()
 	}
-	return net.JoinHostPort(network[0].Addr().Next().String(), fmt.Sprint(tg.sshd.Port))
+	return net.JoinHostPort(network[0].Addr().Next().String(), fmt.Sprint(b.sshd.Port))
 }
 
-// dial must be called in the target's network.
-func (tg *target) dial(ctx context.Context, from netip.Addr) (net.Conn, error) {
+// dial must be called in the server's network.
+func (b *besieged) dial(ctx context.Context, from netip.Addr) (net.Conn, error) {
 	d := net.Dialer{Timeout: time.Minute, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
-	return d.DialContext(ctx, "tcp", tg.addr(from))
+	return d.DialContext(ctx, "tcp", b.addr(from))
 }
 
 // renew puts back alice's state as of her enrollment, and empties her counter.
-func (tg *target) renew() {
-	tg.t.Helper()
-	name := tg.Path(pamStates + "/alice")
-	if err := errors.Join(os.WriteFile(name+".new", tg.state, 0o400), os.Rename(name+".new", name)); err != nil {
-		tg.t.Error(err)
+func (b *besieged) renew() {
+	b.t.Helper()
+	if err := replace(b.Path(pamStates+"/alice"), b.state); err != nil {
+		b.t.Error(err)
 	}
-	if err := os.Truncate(tg.Path(tallies+"/alice"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-		tg.t.Error(err)
+	if err := os.Truncate(b.Path(tallies+"/alice"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		b.t.Error(err)
 	}
 }
 
 // code is alice's current code.
-func (tg *target) code() string {
-	code, err := otp.Code(tg.card.Secret, time.Now())
+func (b *besieged) code() string {
+	code, err := otp.Code(b.card.Secret, time.Now())
 	if err != nil {
-		tg.t.Error(err)
+		b.t.Error(err)
 	}
 	return code
 }
@@ -228,8 +200,8 @@ type volley struct {
 }
 
 // fire opens a session of alice for each answer and source. It must be called in
-// the target's network.
-func (tg *target) fire(ctx context.Context, from []netip.Addr, answers []string) (volley, error) {
+// the server's network.
+func (b *besieged) fire(ctx context.Context, from []netip.Addr, answers []string) (volley, error) {
 	start := time.Now()
 	var (
 		h       = volley{told: map[string]int{}}
@@ -239,7 +211,7 @@ func (tg *target) fire(ctx context.Context, from []netip.Addr, answers []string)
 		release = make(chan struct{})
 	)
 	for i, answer := range answers {
-		conn, err := tg.dial(ctx, from[i])
+		conn, err := b.dial(ctx, from[i])
 		if err != nil {
 			return h, err
 		}
@@ -250,7 +222,7 @@ func (tg *target) fire(ctx context.Context, from []netip.Addr, answers []string)
 			defer there()
 			asked := false
 			config := &ssh.ClientConfig{User: "alice", HostKeyCallback: ssh.InsecureIgnoreHostKey(), Auth: []ssh.AuthMethod{
-				ssh.PublicKeys(tg.signer),
+				ssh.PublicKeys(b.signer),
 				ssh.KeyboardInteractive(func(_, instruction string, questions []string, _ []bool) ([]string, error) {
 					if len(questions) == 0 {
 						mu.Lock()
@@ -267,7 +239,7 @@ func (tg *target) fire(ctx context.Context, from []netip.Addr, answers []string)
 					return []string{answer}, nil
 				}),
 			}}
-			c, chans, reqs, err := ssh.NewClientConn(conn, tg.addr(from[i]), config)
+			c, chans, reqs, err := ssh.NewClientConn(conn, b.addr(from[i]), config)
 			mu.Lock()
 			defer mu.Unlock()
 			if asked {
@@ -305,25 +277,25 @@ func TestParallelGuesses(t *testing.T) {
 	for _, r := range rootfs.Debians {
 		t.Run(r.Suite, func(t *testing.T) {
 			t.Parallel()
-			inTarget(t, r, unlimited, func(tg *target) {
+			inTarget(t, r, unlimited, func(b *besieged) {
 				for _, n := range []int{4, 20, 40} {
 					for _, six := range []bool{false, true} {
 						from := sources(six, n)
 						// A login of the owner comes first, as on a server in use.
-						tg.renew()
-						if v, err := tg.fire(t.Context(), from[:1], []string{tg.code()}); err != nil || v.in != 1 {
+						b.renew()
+						if v, err := b.fire(t.Context(), from[:1], []string{b.code()}); err != nil || v.in != 1 {
 							t.Errorf("the owner's login: %+v, %v", v, err)
 							return
 						}
 						for _, replay := range []bool{false, true} {
-							tg.renew()
+							b.renew()
 							right := rand.Intn(n)
 							var answers []string
 							for i := range n {
 								if i == right || replay {
-									answers = append(answers, tg.code())
+									answers = append(answers, b.code())
 								} else {
-									wrong, err := login.NewCodes(tg.card.Secret, nil).Wrong()
+									wrong, err := login.NewCodes(b.card.Secret, nil).Wrong()
 									if err != nil {
 										t.Error(err)
 										return
@@ -331,7 +303,7 @@ func TestParallelGuesses(t *testing.T) {
 									answers = append(answers, wrong)
 								}
 							}
-							v, err := tg.fire(t.Context(), from, answers)
+							v, err := b.fire(t.Context(), from, answers)
 							if err != nil {
 								t.Error(err)
 								return
@@ -358,9 +330,9 @@ func TestLockEnds(t *testing.T) {
 	for _, r := range rootfs.Debians {
 		t.Run(r.Suite, func(t *testing.T) {
 			t.Parallel()
-			inTarget(t, r, unlimited, func(tg *target) {
+			inTarget(t, r, unlimited, func(b *besieged) {
 				from := sources(false, 20)
-				wrong, err := login.NewCodes(tg.card.Secret, nil).Wrong()
+				wrong, err := login.NewCodes(b.card.Secret, nil).Wrong()
 				if err != nil {
 					t.Error(err)
 					return
@@ -371,7 +343,7 @@ func TestLockEnds(t *testing.T) {
 				}
 				var v volley
 				for range 2 { // the second is refused as a whole
-					if v, err = tg.fire(t.Context(), from, tries); err != nil {
+					if v, err = b.fire(t.Context(), from, tries); err != nil {
 						t.Error(err)
 						return
 					}
@@ -385,9 +357,30 @@ func TestLockEnds(t *testing.T) {
 				if want := len(from) - v.prompts; told != want {
 					t.Errorf("%d of %d refused sessions were told of the lock: %v", told, want, v.told)
 				}
+				// The count is the account's: another user is not affected.
+				bob := b.account("bob", map[string]card.Card{"bob": b.bob})
+				keys, err := b.HostKeys()
+				if err != nil {
+					t.Error(err)
+				}
+				server := login.Server{Host: b.sshd.Host, Port: b.sshd.Port, HostKeys: keys}
+				if got, err := login.Enter(t.Context(), login.Go{}, server, bob); err != nil || got.Outcome != login.In {
+					t.Errorf("bob during alice's lock: %v, %v", got, err)
+				}
+				records, err := faillock.Parse(b.counter())
+				last := time.Time{}
+				for _, r := range records {
+					if last = r.Time; !slices.Contains(from, r.Source) {
+						t.Errorf("a counted try from %v", r.Source)
+					}
+				}
+				limit := faillock.Limit{Tries: otp.Standard.Attempts, Period: time.Duration(otp.Standard.Seconds) * time.Second}
+				if err != nil || len(records) < limit.Tries || faillock.LockedUntil(records, limit, last).IsZero() {
+					t.Errorf("the counter: %v, %v", records, err)
+				}
 				// Instead of waiting: what was counted happened 31 seconds earlier.
-				tg.age(31 * time.Second)
-				if v, err := tg.fire(t.Context(), from[:1], []string{tg.code()}); err != nil || v.in != 1 {
+				b.age(31 * time.Second)
+				if v, err := b.fire(t.Context(), from[:1], []string{b.code()}); err != nil || v.in != 1 {
 					t.Errorf("the owner's login after the lock: %+v, %v", v, err)
 				}
 			})
@@ -397,41 +390,40 @@ func TestLockEnds(t *testing.T) {
 
 // age moves all that is counted of alice into the past. A record of a counter is
 // 64 bytes, with the time in the last 8.
-func (tg *target) age(by time.Duration) {
-	tg.t.Helper()
-	name := tg.Path(tallies + "/alice")
-	b, err := os.ReadFile(name)
-	if err != nil || len(b) == 0 || len(b)%64 != 0 {
-		tg.t.Errorf("%d bytes, %v", len(b), err)
-		return
-	}
-	for r := b; len(r) > 0; r = r[64:] {
+func (b *besieged) age(by time.Duration) {
+	b.t.Helper()
+	name := b.Path(tallies + "/alice")
+	counter := b.counter()
+	for r := counter; len(r) > 0; r = r[64:] {
 		at := binary.NativeEndian.Uint64(r[56:])
 		binary.NativeEndian.PutUint64(r[56:], at-uint64(by/time.Second))
 	}
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		tg.t.Error(err)
-	}
-	state := tg.Path(pamStates + "/alice")
-	if b, err = os.ReadFile(state); err != nil {
-		tg.t.Error(err)
-		return
-	}
-	s, err := otp.ParseState(b)
-	if err != nil {
-		tg.t.Error(err)
-		return
-	}
+	err := os.WriteFile(name, counter, 0o600)
+	name = b.Path(pamStates + "/alice")
+	data, readErr := os.ReadFile(name)
+	s, parseErr := otp.ParseState(data)
 	for i := range s.Tries {
 		s.Tries[i] -= int64(by / time.Second)
 	}
-	if b, err = s.Format(); err != nil {
-		tg.t.Error(err)
-		return
+	data, formatErr := s.Format()
+	if err := errors.Join(err, readErr, parseErr, formatErr, replace(name, data)); err != nil {
+		b.t.Error(err)
 	}
-	if err := errors.Join(os.WriteFile(state+".new", b, 0o400), os.Rename(state+".new", state)); err != nil {
-		tg.t.Error(err)
+}
+
+// counter is alice's, as the module has written it.
+func (b *besieged) counter() []byte {
+	b.t.Helper()
+	data, err := os.ReadFile(b.Path(tallies + "/alice"))
+	if err != nil {
+		b.t.Error(err)
 	}
+	return data
+}
+
+// replace writes a state file as the PAM module does.
+func replace(name string, data []byte) error {
+	return errors.Join(os.WriteFile(name+".new", data, 0o400), os.Rename(name+".new", name))
 }
 
 // One source that holds all the connections it can keeps no other out: an IPv4
@@ -442,7 +434,7 @@ func TestOneSourceCannotShutOut(t *testing.T) {
 	for _, r := range rootfs.Debians[1:] {
 		t.Run(r.Suite, func(t *testing.T) {
 			t.Parallel()
-			inTarget(t, r, asBaked, func(tg *target) {
+			inTarget(t, r, asBaked, func(b *besieged) {
 				ctx := t.Context()
 				for _, six := range []bool{false, true} {
 					stranger, owner := make([]netip.Addr, 75), netip.MustParseAddr("127.0.0.7")
@@ -459,7 +451,7 @@ func TestOneSourceCannotShutOut(t *testing.T) {
 					}
 					var held []net.Conn
 					for _, from := range stranger {
-						conn, err := tg.dial(ctx, from)
+						conn, err := b.dial(ctx, from)
 						if err != nil {
 							t.Error(err)
 							return
@@ -467,7 +459,7 @@ func TestOneSourceCannotShutOut(t *testing.T) {
 						held = append(held, conn)
 					}
 					for i := range 20 {
-						conn, err := tg.dial(ctx, owner)
+						conn, err := b.dial(ctx, owner)
 						if err != nil {
 							t.Error(err)
 							return
@@ -477,8 +469,8 @@ func TestOneSourceCannotShutOut(t *testing.T) {
 						}
 						_ = conn.Close()
 					}
-					tg.renew()
-					if v, err := tg.fire(ctx, []netip.Addr{owner}, []string{tg.code()}); err != nil || v.in != 1 {
+					b.renew()
+					if v, err := b.fire(ctx, []netip.Addr{owner}, []string{b.code()}); err != nil || v.in != 1 {
 						t.Errorf("IPv6 %v: the owner's login: %+v, %v", six, v, err)
 					}
 					for _, conn := range held {
