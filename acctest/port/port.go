@@ -22,6 +22,11 @@ func Greeted(ctx context.Context, addr string, within time.Duration) bool {
 		return false
 	}
 	defer conn.Close()
+	return GreetedBy(conn, within)
+}
+
+// GreetedBy is [Greeted] for a connection that exists.
+func GreetedBy(conn net.Conn, within time.Duration) bool {
 	_ = conn.SetDeadline(time.Now().Add(within))
 	buf := make([]byte, 8)
 	n, _ := io.ReadFull(conn, buf)

@@ -63,6 +63,13 @@ var session = []setting{
 		why: "Each key that a client offers counts, and its ssh-agent may hold several."},
 	{keyword: "MaxSessions", value: "10"},
 	{keyword: "MaxStartups", value: "10:30:60"},
+	// Half of the 10 that MaxStartups accepts before it drops any. Ansible runs 5
+	// connections at a time by default, also where all go through one host.
+	{keyword: "PerSourceMaxStartups", value: "5", since: v(8, 5),
+		why: "One source cannot take all connections that MaxStartups allows before the login."},
+	// PerSourcePenalties of OpenSSH 9.8 uses it too.
+	{keyword: "PerSourceNetBlockSize", value: "32:64", since: v(8, 5),
+		why: "An IPv6 /64 is one source: a single customer usually has all of it."},
 	{keyword: "ClientAliveInterval", value: "300"},
 	{keyword: "ClientAliveCountMax", value: "3"},
 	{keyword: "StrictModes", value: "yes"},

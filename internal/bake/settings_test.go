@@ -42,9 +42,9 @@ func TestDropInGolden(t *testing.T) {
 	}{
 		{name: "openssh-8.4", version: v(8, 4),
 			has:   []string{"ChallengeResponseAuthentication yes", "PubkeyAcceptedKeyTypes "},
-			lacks: []string{"PubkeyAcceptedAlgorithms", "RequiredRSASize", "PAMServiceName"}},
+			lacks: []string{"PubkeyAcceptedAlgorithms", "RequiredRSASize", "PAMServiceName", "PerSource"}},
 		{name: "openssh-9.2", version: v(9, 2), algorithms: algorithmsOf(t, "openssh-9.2-debian12.algorithms"),
-			has:   []string{"RequiredRSASize 2048", "PubkeyAcceptedAlgorithms ", "sntrup761x25519-sha512@openssh.com"},
+			has:   []string{"RequiredRSASize 2048", "PerSourceMaxStartups 5", "PerSourceNetBlockSize 32:64", "PubkeyAcceptedAlgorithms ", "sntrup761x25519-sha512@openssh.com"},
 			lacks: []string{"ChallengeResponse", "PubkeyAcceptedKeyTypes", "PAMServiceName", "mlkem", "Match Group", "Match User", "Match Address"}},
 		{name: "openssh-10.0", version: v(10, 0),
 			has:   []string{"PAMServiceName sshd", "\tPAMServiceName sshd", "mlkem768x25519-sha256"},
