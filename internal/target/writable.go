@@ -49,22 +49,6 @@ func (s Space) String() string {
 	return fmt.Sprintf("%d KiB and %d inodes free for root", s.Bytes>>10, s.Inodes)
 }
 
-// Err reports what Space alone shows: that nothing can be written. It is nil where
-// only a write can tell.
-func (s Space) Err() error {
-	switch {
-	case s.readOnly:
-		return ErrReadOnly
-	case s.attr:
-		return ErrAttr
-	case !s.unlimited && s.Bytes == 0:
-		return ErrDiskFull
-	case s.counts && s.Inodes == 0:
-		return ErrNoInodes
-	}
-	return nil
-}
-
 // Space asks the kernel about the file system of a directory, and writes nothing. In
 // the sandbox of a unit a directory may be read-only that is not for sshd.
 func (t *Target) Space(dir string) (Space, error) {
@@ -88,30 +72,17 @@ const probeName = "totp-agent~probe"
 // CheckRewrite reports whether root can do in dir what a login does to the user's state
 // file: write a new file of size bytes beside it and rename it over the old one.
 //
-// The proof is a file that it makes, renames and removes, in a directory of the same file
-// system: scratch, if that is one, and otherwise dir itself. Whoever watches dir sees
-// nothing of the first. The error wraps ErrDiskFull, ErrNoInodes, ErrReadOnly or
-// ErrAttr, or is the kernel's.
+// The proof is a file that it makes, replaces and removes, in a directory of the same file
+// system: scratch, if that is one, and otherwise dir itself. A watch on dir does not see
+// the first. The error wraps ErrDiskFull, ErrNoInodes, ErrReadOnly or ErrAttr, or is the
+// kernel's.
 func (t *Target) CheckRewrite(dir, scratch string, size int) error {
-	s, err := t.Space(dir)
+	s, err := t.CheckReplace(dir)
 	if err != nil {
 		return err
-	}
-	if s.readOnly || s.attr {
-		return fmt.Errorf("%s: %w", dir, s.Err())
-	}
-	entries, err := t.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := path.Join(dir, e.Name())
-		if e.Type().IsRegular() && t.fixed(name) {
-			return fmt.Errorf("%s: %w", name, ErrAttr)
-		}
 	}
 	where := dir
-	if scratch != "" && t.sameDevice(dir, scratch) {
+	if scratch != "" && t.SameDevice(dir, scratch) {
 		where = scratch
 	}
 	if err := t.rewrite(where, size); err != nil {
@@ -120,15 +91,54 @@ func (t *Target) CheckRewrite(dir, scratch string, size int) error {
 	return nil
 }
 
-// rewrite makes, renames and removes a file.
+// CheckReplace is the part of CheckRewrite that writes nothing: it reports a read-only
+// mount, and attributes of the directory and its files. It returns the room that is left.
+func (t *Target) CheckReplace(dir string) (Space, error) {
+	s, err := t.Space(dir)
+	if err != nil {
+		return s, err
+	}
+	switch {
+	case s.readOnly:
+		return s, fmt.Errorf("%s: %w", dir, ErrReadOnly)
+	case s.attr:
+		return s, fmt.Errorf("%s: %w", dir, ErrAttr)
+	}
+	entries, err := t.ReadDir(dir)
+	if err != nil {
+		return s, err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		if e.Type().IsRegular() && t.fixed(name) {
+			return s, fmt.Errorf("%s: %w", name, ErrAttr)
+		}
+	}
+	return s, nil
+}
+
+// rewrite makes a file, replaces it as a login does, and removes it. Nothing of it needs
+// to be durable: a file system that has no room says so when it is written to.
 func (t *Target) rewrite(dir string, size int) error {
+	quiet := *t // no part of an order that tests look at
+	quiet.trace = nil
 	probe := path.Join(dir, probeName)
-	if err := t.WriteFile(probe, nil, 0o400); err != nil {
+	rel, err := t.resolve(probe, false)
+	if err != nil {
 		return err
 	}
-	err := t.WriteFile(probe, make([]byte, size), 0o400)
-	if gone := t.Remove(probe); !errors.Is(gone, fs.ErrNotExist) { // another probe was faster
-		err = errors.Join(err, gone)
+	for _, data := range [][]byte{nil, make([]byte, size)} {
+		p, prepared := quiet.Prepare(probe, data, 0o400)
+		if err = prepared; err == nil {
+			err = p.Commit()
+		}
+		if err != nil {
+			break
+		}
+	}
+	root, rel := t.at(rel)
+	if gone := root.Remove(rel); !errors.Is(gone, fs.ErrNotExist) { // another probe was faster
+		err = errors.Join(err, guest(probe, gone))
 	}
 	return err
 }
@@ -174,8 +184,8 @@ func (t *Target) fixed(name string) bool {
 	return fixed(f)
 }
 
-// sameDevice reports whether two directories are on one file system.
-func (t *Target) sameDevice(a, b string) bool {
+// SameDevice reports whether two directories are on one file system.
+func (t *Target) SameDevice(a, b string) bool {
 	var devs [2]uint64
 	for i, name := range []string{a, b} {
 		rel, err := t.resolve(name, true)
