@@ -32,7 +32,7 @@ func Logins(ctx context.Context, t *target.Target, o Options) error {
 	}
 	defer unlock()
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
-	watched := r.watch(ctx)
+	watched := r.watch()
 	if r.policy, _, err = LoadPolicy(t); err != nil {
 		return errors.Join(watched, err)
 	}
@@ -40,13 +40,13 @@ func Logins(ctx context.Context, t *target.Target, o Options) error {
 }
 
 // watch logs what logins show of tries and of the disk.
-func (r *run) watch(ctx context.Context) error {
+func (r *run) watch() error {
 	w := readWatch(r.t)
 	changed := false
 	err := r.eachState(func(name, _ string) error {
 		s, err := readState(r.t, name)
 		if err == nil && !strings.Contains(name, "~") {
-			changed = w.tried(name, s, r.Now(), r.Log) || changed
+			changed = w.tried(r.t, name, s, r.Now(), r.Log) || changed
 		}
 		return nil
 	})

@@ -8,19 +8,21 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
-// A RateLimit says that the PAM module refuses a user's codes, right ones too, because of
-// the tries before them.
+// A RateLimit says that PAM refuses a user's codes, right ones too, because of the tries
+// before them.
 type RateLimit struct {
-	Limited bool      `json:"limited"`        // now
-	Until   time.Time `json:"until"`          // the next try after this is not refused, if none comes before
-	Since   time.Time `json:"since,omitzero"` // when the first of the refused tries was seen
-	Refused int       `json:"refused"`        // tries seen since then, all of them refused; there may have been more
+	Limited bool      `json:"limited"`           // now; else within the last hour
+	Until   time.Time `json:"until"`             // a try after this is taken, if none comes before
+	Since   time.Time `json:"since,omitzero"`    // the first try that was seen after the last login
+	Tries   int       `json:"tries"`             // seen since then, none of them successful; there may have been more
+	Sources []string  `json:"sources,omitempty"` // addresses of the latest tries, where PAM knows them
 }
 
 func (r *RateLimit) String() string {
@@ -29,8 +31,11 @@ func (r *RateLimit) String() string {
 		s = "rate-limited within the last hour, until "
 	}
 	s += r.Until.UTC().Format(time.RFC3339)
-	if r.Refused > 0 {
-		s += fmt.Sprintf("; at least %d tries refused since %s", r.Refused, r.Since.UTC().Format(time.RFC3339))
+	if r.Tries > 0 {
+		s += fmt.Sprintf("; at least %d tries without success since %s", r.Tries, r.Since.UTC().Format(time.RFC3339))
+	}
+	if len(r.Sources) > 0 {
+		s += " from " + strings.Join(r.Sources, ", ")
 	}
 	return s
 }
@@ -64,17 +69,20 @@ type watch struct {
 	Disk  string          `json:"disk,omitempty"` // the last problem of the disk that was logged
 }
 
-// seen is one user's part.
+// seen is one user's part: tries without success.
 type seen struct {
-	Newest  int64     `json:"newest"` // the newest try
-	Since   time.Time `json:"since,omitzero"`
-	Until   time.Time `json:"until,omitzero"`
-	Refused int       `json:"refused,omitempty"`
-	Logged  int       `json:"logged,omitempty"` // Refused when it was last logged
+	ID     string    `json:"id,omitempty"`   // the enrollment
+	Newest int64     `json:"newest"`         // the newest try of the state file
+	Step   int64     `json:"step,omitempty"` // the newest code that was accepted
+	Codes  int       `json:"codes"`          // backup codes left
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"` // end of the last rate limit
+	Tries  int       `json:"tries,omitempty"`
+	Logged int       `json:"logged,omitempty"` // Tries when a rate limit was last logged
 }
 
-// episode is for how long after its end a rate limit is reported.
-const episode = time.Hour
+// reported is for how long after its end a rate limit is reported.
+const reported = time.Hour
 
 // readWatch reads what was seen. A damaged file is like none.
 func readWatch(t *target.Target) watch {
@@ -103,51 +111,82 @@ func (w watch) of(t *target.Target, user string, now time.Time) *RateLimit {
 		return nil
 	}
 	was := w.Users[user]
-	until := limitedUntil(s, now)
-	recent := was.Refused > 0 && now.Before(was.Until.Add(episode))
+	if was.ID != s.Mark.ID {
+		was = seen{}
+	}
+	faillock := readTally(t, user)
+	until := later(limitedUntil(s, now), faillock.lockedUntil(s.RateLimit, now))
+	recent := !was.Until.IsZero() && now.Before(was.Until.Add(reported)) && !was.accepted(s)
 	if until.IsZero() && !recent {
 		return nil
 	}
-	r := &RateLimit{Limited: !until.IsZero(), Until: until}
+	r := &RateLimit{Limited: !until.IsZero(), Until: until, Sources: faillock.sources}
 	if until.IsZero() {
 		r.Until = was.Until
 	}
-	if recent {
-		r.Since, r.Refused = was.Since, was.Refused
+	if !was.accepted(s) {
+		r.Since, r.Tries = was.Since, was.Tries
+	}
+	if n := len(faillock.times); n > r.Tries {
+		r.Since, r.Tries = time.Unix(faillock.times[0], 0), n
 	}
 	return r
 }
 
-// tried brings a user's part up to date with his state file, and logs it when a rate
-// limit begins and each time that ten times as many tries have been refused.
-func (w watch) tried(user string, s otp.State, now time.Time, log io.Writer) (changed bool) {
-	was := w.Users[user]
+// accepted reports whether the state file shows a code that was accepted since.
+func (was seen) accepted(s otp.State) bool {
+	return newest(s.Steps) > was.Step || len(s.BackupCodes) < was.Codes
+}
+
+// tried brings a user's part up to date with the state file, and logs when a rate limit
+// begins and each time that there are ten times as many tries.
+func (w watch) tried(t *target.Target, user string, s otp.State, now time.Time, log io.Writer) (changed bool) {
+	was, known := w.Users[user]
+	if was.ID != s.Mark.ID {
+		was, known = seen{}, false
+	}
 	is := was
 	fresh := 0
-	for _, t := range s.Tries {
-		if t > was.Newest && t <= now.Unix() {
+	for _, try := range s.Tries {
+		if try > was.Newest && try <= now.Unix() {
 			fresh++
-			is.Newest = max(is.Newest, t)
+			is.Newest = max(is.Newest, try)
 		}
 	}
 	if fresh == 0 {
 		return false
 	}
-	until := limitedUntil(s, now)
-	if !until.IsZero() {
-		if was.Until.IsZero() || now.After(was.Until.Add(episode)) {
-			is = seen{Newest: is.Newest, Since: now}
-		}
-		if now.Before(was.Until) {
-			is.Refused += fresh // it was limited when they came
-		}
+	if known && was.accepted(s) || !known && s.Used && fresh == 1 {
+		is, fresh = seen{Newest: is.Newest}, 0
+	}
+	is.ID, is.Step, is.Codes = s.Mark.ID, newest(s.Steps), len(s.BackupCodes)
+	if is.Tries == 0 && fresh > 0 {
+		is.Since = now
+	}
+	is.Tries += fresh
+	faillock := readTally(t, user)
+	if until := later(limitedUntil(s, now), faillock.lockedUntil(s.RateLimit, now)); !until.IsZero() && is.Tries > 0 {
 		is.Until = until
-		if is.Logged == 0 || is.Refused >= 10*is.Logged {
-			is.Logged = max(is.Refused, 1)
-			fmt.Fprintf(log, "logins: user=%s rate_limited_until=%s refused_tries=%d since=%s\n",
-				user, until.UTC().Format(time.RFC3339), is.Refused, is.Since.UTC().Format(time.RFC3339))
+		if is.Logged == 0 || is.Tries >= 10*is.Logged {
+			is.Logged = is.Tries
+			fmt.Fprintf(log, "logins: user=%s rate_limited_until=%s tries_without_success=%d since=%s sources=%s\n", user,
+				until.UTC().Format(time.RFC3339), is.Tries, is.Since.UTC().Format(time.RFC3339), strings.Join(faillock.sources, ","))
 		}
 	}
 	w.Users[user] = is
 	return true
+}
+
+func newest(times []int64) int64 {
+	if len(times) == 0 {
+		return 0
+	}
+	return slices.Max(times)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -171,7 +171,11 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
-	if !runs(r.t) {
+	if runs(r.t) {
+		if err := clearTally(r.t, p.name); err != nil {
+			fmt.Fprintf(r.Log, "reset: %s: %v\n", p.name, err)
+		}
+	} else {
 		r.adopted = m.ID
 		if err := r.remember(); err != nil {
 			return nil, err

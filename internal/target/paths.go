@@ -48,6 +48,7 @@ const (
 	PAMDir      = "/etc/pam.d"
 	PAMService  = PAMDir + "/sshd"
 	PAMModule   = "pam_google_authenticator.so"
+	FaillockDir = "/run/faillock-sshd" // pam_faillock's tallies of SSH logins
 
 	SSHDir        = "/etc/ssh"
 	SSHDConfig    = SSHDir + "/sshd_config"
