@@ -195,10 +195,11 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 			return err
 		}
 		res, err := enroll.Reset(e, t, args[0], recipients, o)
-		if err != nil {
+		if res == nil {
 			return err
 		}
-		if err := printReset(e, t, args[0], res); err != nil || !res.Adopted || !t.Live() {
+		err = errors.Join(printReset(e, t, args[0], res), err)
+		if err != nil || !res.Adopted || !t.Live() {
 			return err
 		}
 		// The other users have lost their secrets too.

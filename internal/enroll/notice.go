@@ -44,9 +44,9 @@ func (r *run) notice(st *Status) {
 
 // usable reports whether some user is enrolled who can use it.
 func (r *run) usable(st *Status) bool {
-	lost := map[string]bool{}
+	lost := map[string]bool{} // a state file whose card is gone
 	for _, u := range st.Users {
-		lost[u.Name] = u.Code == CodeCardLost
+		lost[u.Name] = !u.Enrolled
 	}
 	usable := false
 	_ = r.eachState(func(name, _ string) error {

@@ -11,7 +11,6 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
-	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
 // A Problem is one thing that keeps users out of this server, or soon will. Status lists
@@ -48,7 +47,6 @@ const (
 	CodeNoUser          = "no-user"
 	CodeNoRecipient     = "no-recipient"
 	CodeLoginKey        = "login-key"
-	CodeRecipientsMixed = "recipients-mixed"
 	CodeNoAccount       = "no-account"
 	CodeRootDenied      = "root-denied"
 	CodeUserName        = "user-name"
@@ -82,9 +80,7 @@ var Kinds = []Kind{
 	{CodeLayerRefused, "the policy in this server's user-data or vendor-data was refused", resetTo, true},
 	{CodeNoRecipient, "no recipient is known for the enrollment card of any user", resetTo, true},
 	{CodeLoginKey, "the recipient of the enrollment card is the user's own login key", resetTo, true},
-	{CodeRecipientsMixed, "the recipients of the enrollment card cannot be used together",
-		resetTo + " (a recipient of the same class, post-quantum or classic, as the escrow recipients)", true},
-	{CodeCardLost, "the enrollment card was lost before it was delivered", "totp-agent reset USER", true},
+	{CodeCardLost, "the enrollment card was lost before it was delivered", resetTo, true},
 	{CodeNoAccount, "no user that the policy names has an account", "useradd -m -s /bin/bash USER; then run: totp-agent enroll", true},
 	{CodeRootDenied, "the policy denies root, and no other user can log in", "useradd -m -s /bin/bash USER; then run: " + resetTo, true},
 	{CodeUserName, "the name of the user's account cannot be enrolled", "usermod -l NEWNAME USER; then run: totp-agent enroll", true},
@@ -96,7 +92,7 @@ var Kinds = []Kind{
 		"journalctl -t sshd -g USER; remove the key it shows from the user's authorized_keys; then run: totp-agent reset USER", false},
 	{CodeDiskLow, "the disk is almost full; once it is full, every login is refused", "df -h /var/lib; df -i /var/lib; delete files", false},
 	{CodeCardUnconfirmed, "the enrollment card may not have arrived", "totp-agent reset USER", false},
-	{CodeDeliveryFailed, "the last delivery of the enrollment card failed", "totp-agent deliver", false},
+	{CodeDeliveryFailed, "the last delivery of the enrollment card failed", "totp-agent deliver --again", false},
 	{CodeCardTampered, "a different card was found where the enrollment card was delivered", "totp-agent reset USER", false},
 }
 
@@ -128,8 +124,7 @@ func codeOf(err error) string {
 		err  error
 		code string
 	}{
-		{ErrUnknownID, CodeIdentityUnknown}, {ErrNoRecipient, CodeNoRecipient}, {ErrLoginKey, CodeLoginKey}, {errRecipients, CodeRecipientsMixed},
-		{seal.ErrMixedClasses, CodeRecipientsMixed}, {ErrNoAccount, CodeNoAccount}, {ErrRootDenied, CodeRootDenied}, {policy.ErrUserName, CodeUserName},
+		{ErrUnknownID, CodeIdentityUnknown}, {ErrNoRecipient, CodeNoRecipient}, {ErrLoginKey, CodeLoginKey}, {errRecipients, CodeNoRecipient}, {ErrNoAccount, CodeNoAccount}, {ErrRootDenied, CodeRootDenied}, {policy.ErrUserName, CodeUserName},
 		{errCardLost, CodeCardLost}, {target.ErrReadOnly, CodeDiskReadOnly}, {target.ErrAttr, CodeFileAttributes}, {errPolicy, CodePolicyInvalid},
 	} {
 		if errors.Is(err, c.err) {

@@ -39,7 +39,7 @@ type ResetResult struct {
 }
 
 // Reset gives a user a new secret, backup codes and envelope. The old ones are
-// dead when it returns without error. recipients, if any, take the place of
+// dead when it returns a result, which it does beside an error that came later. recipients, if any, take the place of
 // those the policy has for this user. On a disk mounted elsewhere the machine
 // is taken to be the one that the disk was last used by.
 func Reset(ctx context.Context, t *target.Target, user string, recipients []string, o Options) (*ResetResult, error) {
@@ -88,11 +88,10 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 		}
 	}
 	res, err := r.reset(ctx, p)
-	if err != nil {
-		return nil, diskError(t, err)
+	if res != nil {
+		res.Adopted = adopt
 	}
-	res.Adopted = adopt
-	return res, nil
+	return res, diskError(t, err)
 }
 
 // resolveIdentity settles the identity that the new secret is bound to: on a live machine
@@ -171,6 +170,8 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
+	// From here on the old secret is dead, whatever else fails.
+	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
 	if runs(r.t) {
 		if err := clearTally(r.t, p.name); err != nil {
 			fmt.Fprintf(r.Log, "reset: %s: %v\n", p.name, err)
@@ -178,14 +179,13 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	} else {
 		r.adopted = m.ID
 		if err := r.remember(); err != nil {
-			return nil, err
+			return res, err
 		}
 	}
 	if err := r.outbox.Promote(m.ID); err != nil {
-		return nil, err
+		return res, err
 	}
 	atStep("promoted")
-	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
 	// A user can log in now, so a notice that no user can is no longer true.
 	return res, errors.Join(
 		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),
