@@ -20,7 +20,7 @@ const noticePrefix = "totp-agent: no user can log in to this server over SSH: "
 // Text is what console and banner say where the problem keeps all users out.
 func (k Kind) Text() string {
 	return noticePrefix + k.What + ".\n" +
-		"To end this, as root on the console or in a rescue system: " + k.Fix + "\n" +
+		"To end this, as root on the console: " + k.Fix + "\n" +
 		"What it means: \"" + k.Code + "\" in docs/recovery.md of packer-plugin-totp; details: totp-agent status\n"
 }
 
