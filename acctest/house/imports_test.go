@@ -37,6 +37,7 @@ var may = map[string][]string{
 	"internal/target":          {},
 	"internal/target/...":      {"internal/target"}, // fakes, for tests
 	"internal/agentbin":        {},
+	"internal/faillock":        {},
 	"internal/release":         {"version"},
 	"internal/seed":            {},
 	"internal/verify":          {},                                              // looks at servers from outside, as a stranger

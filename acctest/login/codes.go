@@ -45,9 +45,12 @@ type Codes struct {
 	secret   string
 	backup   []string
 	used     map[int64]bool
-	attempts []time.Time // ends of the last ones
+	attempts []attempt // the last ones
 	now      func() time.Time
 }
+
+// attempt is when the server was asked for a prompt, at the earliest and the latest.
+type attempt struct{ begun, ended time.Time }
 
 // NewCodes returns the codes of a secret in base32 and its backup codes.
 func NewCodes(secret string, backup []string) *Codes {
@@ -113,7 +116,8 @@ func (c *Codes) Pace(ctx context.Context) (done func(), err error) {
 	for {
 		wait := c.Wait()
 		if wait == 0 {
-			return c.count, nil
+			begun := c.now()
+			return func() { c.count(begun) }, nil
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return nil, err
@@ -128,8 +132,13 @@ func (c *Codes) Wait() time.Duration {
 	if len(c.attempts) < rateAttempts {
 		return 0
 	}
-	free := c.attempts[len(c.attempts)-rateAttempts].Add(ratePeriod + rateMargin)
-	return max(0, free.Sub(c.now()))
+	first, last := c.attempts[len(c.attempts)-rateAttempts], c.attempts[len(c.attempts)-1]
+	// Three prompts within the period lock the account for as long after the third,
+	// unless one was a success. That is not known here.
+	if last.begun.Sub(first.ended) >= ratePeriod {
+		return 0
+	}
+	return max(0, last.ended.Add(ratePeriod+rateMargin).Sub(c.now()))
 }
 
 // String hides the secret.
@@ -143,10 +152,10 @@ func (c *Codes) at(shift time.Duration) (string, error) {
 	return otp.Code(c.secret, c.now().Add(shift))
 }
 
-func (c *Codes) count() {
+func (c *Codes) count(begun time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.attempts = append(c.attempts, c.now())
+	c.attempts = append(c.attempts, attempt{begun, c.now()})
 }
 
 func (c *Codes) next() (code string, wait time.Duration, err error) {
