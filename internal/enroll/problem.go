@@ -89,7 +89,7 @@ var Kinds = []Kind{
 	{CodeStateMissing, "the PAM state file is missing", "totp-agent reset USER", false},
 	{CodeStateDamaged, "the PAM state file is damaged", "totp-agent reset USER", false},
 	{CodeRateLimited, "a holder of the user's SSH key keeps trying codes, so right codes are refused too",
-		"journalctl -u ssh -u sshd -g USER; remove the key it shows from the user's authorized_keys; then run: totp-agent reset USER", false},
+		"journalctl -t sshd -t sshd-session -g 'publickey for USER '; remove the key it shows from the user's authorized_keys; then run: totp-agent reset USER", false},
 	{CodeDiskLow, "the disk is almost full; once it is full, every login is refused", "df -h /var/lib; df -i /var/lib; delete files", false},
 	{CodeCardUnconfirmed, "the enrollment card may not have arrived", "totp-agent reset USER", false},
 	{CodeDeliveryFailed, "the last delivery of the enrollment card failed", "totp-agent deliver --again", false},

@@ -114,21 +114,21 @@ func (w watch) of(t *target.Target, user string, now time.Time) *RateLimit {
 	if was.ID != s.Mark.ID {
 		was = seen{}
 	}
-	faillock := readTally(t, user)
-	until := later(limitedUntil(s, now), faillock.lockedUntil(s.RateLimit, now))
+	tries := readTally(t, user)
+	until := later(limitedUntil(s, now), tries.lockedUntil(s.RateLimit, now))
 	recent := !was.Until.IsZero() && now.Before(was.Until.Add(reported)) && !was.accepted(s)
 	if until.IsZero() && !recent {
 		return nil
 	}
-	r := &RateLimit{Limited: !until.IsZero(), Until: until, Sources: faillock.sources}
+	r := &RateLimit{Limited: !until.IsZero(), Until: until, Sources: tries.sources()}
 	if until.IsZero() {
 		r.Until = was.Until
 	}
 	if !was.accepted(s) {
 		r.Since, r.Tries = was.Since, was.Tries
 	}
-	if n := len(faillock.times); n > r.Tries {
-		r.Since, r.Tries = time.Unix(faillock.times[0], 0), n
+	if len(tries) > r.Tries {
+		r.Since, r.Tries = tries.first(), len(tries)
 	}
 	return r
 }
@@ -164,13 +164,13 @@ func (w watch) tried(t *target.Target, user string, s otp.State, now time.Time, 
 		is.Since = now
 	}
 	is.Tries += fresh
-	faillock := readTally(t, user)
-	if until := later(limitedUntil(s, now), faillock.lockedUntil(s.RateLimit, now)); !until.IsZero() && is.Tries > 0 {
+	tries := readTally(t, user)
+	if until := later(limitedUntil(s, now), tries.lockedUntil(s.RateLimit, now)); !until.IsZero() && is.Tries > 0 {
 		is.Until = until
 		if is.Logged == 0 || is.Tries >= 10*is.Logged {
 			is.Logged = is.Tries
 			fmt.Fprintf(log, "logins: user=%s rate_limited_until=%s tries_without_success=%d since=%s sources=%s\n", user,
-				until.UTC().Format(time.RFC3339), is.Tries, is.Since.UTC().Format(time.RFC3339), strings.Join(faillock.sources, ","))
+				until.UTC().Format(time.RFC3339), is.Tries, is.Since.UTC().Format(time.RFC3339), strings.Join(tries.sources(), ","))
 		}
 	}
 	w.Users[user] = is

@@ -43,47 +43,49 @@ func TestLimitedUntil(t *testing.T) {
 	}
 }
 
-// tallyOf makes a tally as pam_faillock does.
-func tallyOf(source string, status uint16, times ...int64) string {
+// tallyOf makes a counter as pam_faillock does.
+func tallyOf(source string, times ...int64) string {
 	var b bytes.Buffer
 	for _, at := range times {
-		r := make([]byte, recordSize)
+		r := make([]byte, 64)
 		copy(r, source)
-		binary.NativeEndian.PutUint16(r[statusOffset:], status)
-		binary.NativeEndian.PutUint64(r[timeOffset:], uint64(at))
+		binary.NativeEndian.PutUint16(r[54:], 3) // valid, a host
+		binary.NativeEndian.PutUint64(r[56:], uint64(at))
 		b.Write(r)
 	}
 	return b.String()
 }
 
+// TestTally: status shows the lock of pam_faillock, of whose file nothing else is believed.
 func TestTally(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
+	now := time.Now().Truncate(time.Second)
+	at := now.Unix()
 	for name, tt := range map[string]struct {
 		file    string
 		want    int64 // 0: not locked
 		sources string
 	}{
 		"empty":           {"", 0, ""},
-		"two":             {tallyOf("203.0.113.7", 3, 999_990, 999_991), 0, "203.0.113.7"},
-		"three":           {tallyOf("203.0.113.7", 3, 999_990, 999_991, 999_995), 999_995 + 31, "203.0.113.7"},
-		"three long ago":  {tallyOf("203.0.113.7", 3, 999_000, 999_001, 999_002), 0, "203.0.113.7"},
-		"spread":          {tallyOf("203.0.113.7", 3, 999_950, 999_991, 999_995), 0, "203.0.113.7"},
-		"not valid":       {tallyOf("203.0.113.7", 2, 999_990, 999_991, 999_995), 0, ""},
-		"several sources": {tallyOf("2001:db8::1", 3, 999_990) + tallyOf("203.0.113.7", 3, 999_991, 999_995), 999_995 + 31, "2001:db8::1 203.0.113.7"},
-		"a terminal":      {tallyOf("tty1", 5, 999_990, 999_991, 999_995), 999_995 + 31, ""},
-		"a hostile name":  {tallyOf("\x1b[2J evil", 3, 999_990, 999_991, 999_995), 999_995 + 31, ""},
-		"cut short":       {tallyOf("203.0.113.7", 3, 999_990, 999_991, 999_995)[:3*recordSize-1], 0, "203.0.113.7"},
+		"two":             {tallyOf("203.0.113.7", at, at), 0, ""},
+		"three":           {tallyOf("203.0.113.7", at, at, at), at + 31, "203.0.113.7"},
+		"three long ago":  {tallyOf("203.0.113.7", at-900, at-901, at-902), 0, ""},
+		"several sources": {tallyOf("2001:db8::1", at) + tallyOf("203.0.113.7", at, at), at + 31, "2001:db8::1 203.0.113.7"},
+		"a hostile name":  {tallyOf("\x1b[2J evil", at, at, at), at + 31, ""},
+		"not a counter":   {tallyOf("203.0.113.7", at, at, at)[1:], 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.put(target.FaillockDir+"/alice", tt.file)
-			got := readTally(m.t, "alice")
-			until := got.lockedUntil(otp.Standard, now)
-			if tt.want == 0 && !until.IsZero() || tt.want != 0 && until.Unix() != tt.want {
-				t.Errorf("locked until %v, want %d", until, tt.want)
+			m.mustRun()
+			m.put(target.PAMTallyDir+"/alice", tt.file)
+			got := readWatch(m.t).of(m.t, "alice", now)
+			if tt.want == 0 {
+				if got != nil {
+					t.Errorf("%v, want no limit", got)
+				}
+				return
 			}
-			if s := strings.Join(got.sources, " "); s != tt.sources {
-				t.Errorf("sources %q, want %q", s, tt.sources)
+			if got == nil || !got.Limited || got.Until.Unix() != tt.want || got.Tries != 3 || strings.Join(got.Sources, " ") != tt.sources {
+				t.Errorf("%v, want until %d from %q", got, tt.want, tt.sources)
 			}
 		})
 	}
@@ -145,14 +147,14 @@ func TestRateLimit(t *testing.T) {
 	}
 
 	// A reset gives the owner a way through at once.
-	m.put(target.FaillockDir+"/alice", tallyOf("203.0.113.7", 3, now.Unix(), now.Unix(), now.Unix()))
+	m.put(target.PAMTallyDir+"/alice", tallyOf("203.0.113.7", now.Unix(), now.Unix(), now.Unix()))
 	if _, err := m.reset("alice"); err != nil {
 		t.Fatal(err)
 	}
 	if st, err = ReadStatus(m.t); err != nil || user(st, "alice").RateLimit != nil {
 		t.Errorf("after the reset: %+v, %v", user(st, "alice").RateLimit, err)
 	}
-	if b := m.read(target.FaillockDir + "/alice"); b != "" {
+	if b := m.read(target.PAMTallyDir + "/alice"); b != "" {
 		t.Error("the tally was kept")
 	}
 }

@@ -48,7 +48,7 @@ const (
 	PAMDir      = "/etc/pam.d"
 	PAMService  = PAMDir + "/sshd"
 	PAMModule   = "pam_google_authenticator.so"
-	FaillockDir = "/run/faillock-sshd" // pam_faillock's tallies of SSH logins
+	PAMTallyDir = "/run/faillock-sshd" // its counters, a file for each user
 
 	SSHDir        = "/etc/ssh"
 	SSHDConfig    = SSHDir + "/sshd_config"
