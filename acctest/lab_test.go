@@ -22,6 +22,7 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/leak"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -471,15 +472,19 @@ func (m *machine) status() status {
 
 func (m *machine) statusInto(v any) {
 	m.t.Helper()
-	if err := json.Unmarshal([]byte(m.ok("status", "--json").out), v); err != nil {
-		m.t.Fatal(err)
+	s := m.agent("status", "--json") // it exits 1 where something needs attention
+	if err := json.Unmarshal([]byte(s.out), v); err != nil {
+		m.t.Fatalf("status --json: exit %d, %v: %s", s.code, err, s.err)
 	}
 }
 
 type status struct {
 	Error  string
 	Notice string
-	Users  []struct {
+
+	NoticeCode string `json:"notice_code"`
+	Problems   []enroll.Problem
+	Users      []struct {
 		Name       string
 		Enrolled   bool
 		ID         string

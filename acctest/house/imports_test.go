@@ -28,7 +28,7 @@ var may = map[string][]string{
 	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/systemd", "internal/target", "version"},
 	"internal/clean":           {"internal/policy", "internal/target"},
 	"internal/selftest":        {"secrets/otp", "internal/bake", "internal/policy", "internal/target"},
-	"internal/enroll":          {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver", "version"},
+	"internal/enroll":          {"secrets/...", "templates", "internal/faillock", "internal/policy", "internal/target", "internal/deliver", "version"},
 	"internal/deliver":         {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver/console", "internal/deliver/frame"},
 	"internal/deliver/console": {"internal/deliver/frame"},
 	"internal/deliver/receive": {"internal/deliver/frame"},

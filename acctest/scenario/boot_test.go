@@ -227,7 +227,7 @@ func (b *boots) clock(t *testing.T) {
 	t.Helper()
 	out, err := b.res.Instance.Sudo(t.Context(), b.card(), `systemctl is-enabled systemd-timesyncd
 timedatectl show --property=NTPSynchronized --value
-totp-agent status --json`)
+totp-agent status --json || :`)
 	if err != nil {
 		t.Fatal(err)
 	}

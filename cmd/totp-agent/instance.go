@@ -98,6 +98,9 @@ func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 				errStatus = printStatus(e.out, st)
 			}
 		}
+		if errStatus == nil && len(st.Problems) > 0 {
+			errStatus = fmt.Errorf("%d %w", len(st.Problems), errAttention)
+		}
 		if err == nil && (lp.Closed != "" || wrong(lp.Findings) > 0) {
 			err = errLogin
 		}
@@ -123,22 +126,26 @@ func (l loginPath) print(w io.Writer) {
 	}
 }
 
+// errAttention ends a status that lists problems.
+var errAttention = errors.New("problem(s) to solve; docs/recovery.md explains each code")
+
 func printStatus(w io.Writer, st *enroll.Status) error {
 	fmt.Fprintf(w, "identity: %s\nlast run: %s\n", st.Identity, st.Time.Format(time.RFC3339))
-	if st.Error != "" {
-		fmt.Fprintf(w, "error: %s\n", st.Error)
-	}
-	for _, l := range st.RefusedLayers {
-		fmt.Fprintf(w, "refused: %s layer: %s\n", l.Layer, l.Error)
-	}
 	for _, l := range st.Remarks {
 		fmt.Fprintf(w, "passed over: %s layer: %s\n", l.Layer, l.Error)
 	}
 	if st.Clock != nil && st.Clock.State != target.ClockSynchronised {
 		fmt.Fprintf(w, "clock: %s\n", st.Clock)
 	}
-	if st.Notice != "" {
-		fmt.Fprintf(w, "notice: %s\n", strings.TrimSpace(st.Notice))
+	if st.NoticeCode != "" {
+		fmt.Fprintf(w, "notice: no user can log in over SSH: %s (console and SSH banner say so)\n", st.NoticeCode)
+	}
+	for _, p := range st.Problems {
+		fmt.Fprintf(w, "\nproblem: %s: %s", p.Code, p.What)
+		if p.User != "" {
+			fmt.Fprintf(w, "\n  user: %s", p.User)
+		}
+		fmt.Fprintf(w, "\n  to end it: %s\n", p.Fix)
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -150,7 +157,7 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 		return err
 	}
 	for _, u := range st.Users {
-		if u.Why != "" {
+		if u.Why != "" && u.Code == "" { // else a problem says it
 			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Why)
 		}
 		if u.Remark != "" {
@@ -198,41 +205,71 @@ func resetVerb(fs *flag.FlagSet) func(env, []string) error {
 		recipients = append(recipients, s)
 		return nil
 	})
+	adopt := fs.Bool("adopt-machine", false, "bind a server whose identity is unknown to its machine-id; removes all secrets that it has")
 	return func(e env, args []string) error {
-		if len(args) != 1 {
-			return fmt.Errorf("%w: one user name is needed; usage: totp-agent reset [--recipient R] USER", errUsage)
+		if len(args) > 1 || len(args) == 0 && (!*adopt || len(recipients) > 0) {
+			return fmt.Errorf("%w: one user name is needed; usage: totp-agent reset [--adopt-machine] [--recipient R]... USER", errUsage)
 		}
 		t, err := e.open()
 		if err != nil {
 			return err
 		}
-		res, err := enroll.Reset(e, t, args[0], recipients, e.options())
-		if err != nil {
+		o := e.options()
+		o.AdoptMachine = *adopt
+		if *adopt {
+			fmt.Fprint(e.err, adoptMeaning)
+		}
+		if len(args) == 0 {
+			_, err := enroll.Run(e, t, o)
 			return err
 		}
-		fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", args[0], res.ID, res.Generation)
-		for _, name := range res.Spent {
-			fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", args[0], name)
-		}
-		if res.Remark != "" {
-			fmt.Fprintf(e.err, "reset: %s: %s\n", args[0], res.Remark)
-		}
-		if len(res.Ways) == 0 {
-			fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", args[0])
-		} else if t.Booted() {
-			return startDelivery(e, t)
-		} else if t.Live() {
-			fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver, or take it as it is")
-		}
-		// Nothing delivers it, on a disk that is mounted elsewhere say, so the sealed
-		// envelope is given to whoever is at work here.
-		armored, err := seal.Armor(res.Sealed)
-		if err != nil {
+		res, err := enroll.Reset(e, t, args[0], recipients, o)
+		if res == nil {
 			return err
 		}
-		_, err = e.out.Write(armored)
+		err = errors.Join(printReset(e, t, args[0], res), err)
+		if err != nil || !res.Adopted || !t.Live() {
+			return err
+		}
+		// The other users have lost their secrets too.
+		if _, err := enroll.Run(e, t, e.options()); err != nil {
+			return fmt.Errorf("%s has a new secret, but enrolling the other users failed; run: totp-agent enroll\n%w", args[0], err)
+		}
+		return nil
+	}
+}
+
+// adoptMeaning is what root reads before a machine is adopted.
+const adoptMeaning = `reset: --adopt-machine: if the identity of this server is unknown, the server is bound to its machine-id.
+reset: --adopt-machine: all secrets made before are removed, since they may belong to the server that this one is a copy of.
+reset: --adopt-machine: if cloud-init's datasource answers again at a later boot, the server gets new secrets once more.
+`
+
+// printReset reports what a reset has done. The secret is replaced by now, whatever fails
+// from here on.
+func printReset(e env, t *target.Target, user string, res *enroll.ResetResult) error {
+	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", user, res.ID, res.Generation)
+	for _, name := range res.Spent {
+		fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", user, name)
+	}
+	if res.Remark != "" {
+		fmt.Fprintf(e.err, "reset: %s: %s\n", user, res.Remark)
+	}
+	if len(res.Ways) == 0 {
+		fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", user)
+	} else if t.Booted() {
+		return startDelivery(e, t)
+	} else if t.Live() {
+		fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver, or take it as it is")
+	}
+	// Nothing delivers it, on a disk that is mounted elsewhere for example, so the sealed
+	// envelope is printed.
+	armored, err := seal.Armor(res.Sealed)
+	if err != nil {
 		return err
 	}
+	_, err = e.out.Write(armored)
+	return err
 }
 
 // startDelivery lets the delivery unit send what is ready, in its sandbox.

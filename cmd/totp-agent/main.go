@@ -4,8 +4,8 @@
 // Totp-agent bakes SSH logins with key and one-time code into an image, and
 // enrolls the users of each instance at its boot.
 //
-// The exit status is 0 when done, 1 when something failed, and 2 for wrong
-// use or a wrong policy. What a verb has to say goes to standard error, what
+// The exit status is 0 when done, 1 when something failed (for status and check: when
+// something needs attention), and 2 for wrong use or a wrong policy. What a verb has to say goes to standard error, what
 // it is asked for to standard output. Neither ever carries a secret.
 package main
 
@@ -50,9 +50,9 @@ var verbs = []verb{
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
 	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, layerVerb},
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
-	{"logins", "", "let go of the envelopes of those who have logged in with a code (after each login)", false, loginsVerb},
-	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, statusVerb},
-	{"reset", "[--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},
+	{"logins", "", "retire envelopes of users who have logged in with a code, log rate limits and a full disk (after each login)", false, loginsVerb},
+	{"status", "[--json]", "print problems with the commands that end them, users and envelopes; exit 1 if there is a problem", false, statusVerb},
+	{"reset", "[--adopt-machine] [--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},
 	{"version", "", "print the version", false, versionVerb},
 }
 

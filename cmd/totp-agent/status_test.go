@@ -13,15 +13,14 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// TestPrintStatus: one line says how far each user is, and below the table stands
-// why, and what each channel did last and does next.
+// TestPrintStatus: problems come first, each with the command that ends it. One line says
+// how far each user is, and below the table is what each channel did last and does next.
 func TestPrintStatus(t *testing.T) {
 	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	st := &enroll.Status{
 		Identity: "instance-id i-1 of cloud-init", Time: noon,
-		RefusedLayers: []enroll.RefusedLayer{{Layer: "instance", Error: "users[0]: no"}},
-		Remarks:       []enroll.RefusedLayer{{Layer: "vendor", Error: "later: unknown"}},
-		Clock:         &target.Clock{State: target.ClockSynchronised},
+		Remarks: []enroll.RefusedLayer{{Layer: "vendor", Error: "later: unknown"}},
+		Clock:   &target.Clock{State: target.ClockSynchronised},
 		Users: []enroll.UserStatus{
 			{Name: "alice", Enrolled: true, Used: true, ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Card: enroll.CardDelivered, Delivery: map[string]enroll.Delivery{
 				"virtio":  {State: deliver.Delivered, Tries: 2, Last: noon},
@@ -36,13 +35,24 @@ func TestPrintStatus(t *testing.T) {
 			{Name: "dave", Enrolled: true, ID: "dddddddddddddddddddddddddd", Card: enroll.CardWaiting, Delivery: map[string]enroll.Delivery{
 				"http": {State: deliver.Tampered, Tries: 1, Last: noon},
 			}},
-			{Name: "erin", Why: enroll.ErrNoRecipient.Error()},
+			{Name: "erin", Why: enroll.ErrNoRecipient.Error(), Code: enroll.CodeNoRecipient},
+			{Name: "frank", Enrolled: true, Why: "enrolled by hand"},
+		},
+		Problems: []enroll.Problem{
+			{Code: enroll.CodeDiskLow, What: "almost full", Fix: "df -h"},
+			{Code: enroll.CodeNoRecipient, User: "erin", What: "no recipient", Fix: "totp-agent reset erin"},
 		},
 	}
 	want := `identity: instance-id i-1 of cloud-init
 last run: 2026-07-01T12:00:00Z
-refused: instance layer: users[0]: no
 passed over: vendor layer: later: unknown
+
+problem: disk-low: almost full
+  to end it: df -h
+
+problem: no-recipient: no recipient
+  user: erin
+  to end it: totp-agent reset erin
 
 USER   ENROLLED  LOGGED IN  ENVELOPE                    CARD
 alice  yes       yes        aaaaaaaaaaaaaaaaaaaaaaaaaa  delivered
@@ -50,21 +60,23 @@ bob    yes       no         bbbbbbbbbbbbbbbbbbbbbbbbbb  waiting
 carol  yes       no         cccccccccccccccccccccccccc  offered, unconfirmed
 dave   yes       no         dddddddddddddddddddddddddd  waiting
 erin   no        no         -                           -
+frank  yes       no         -                           -
 alice: console: offered, try 1 at 2026-07-01T12:00:00Z
 alice: virtio: delivered, try 2 at 2026-07-01T12:00:00Z
 bob: channels[1]: too large
 bob: http: failed, try 3 at 2026-07-01T12:00:00Z: no answer; next try not before 2026-07-01T12:01:00Z
 carol: file: offered, try 1 at 2026-07-01T12:00:00Z
 dave: http: TAMPERED, try 1 at 2026-07-01T12:00:00Z, what is there is not from this machine
-erin: ` + enroll.ErrNoRecipient.Error() + "\n"
+frank: enrolled by hand
+`
 	var out strings.Builder
 	if err := printStatus(&out, st); err != nil || out.String() != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
 	}
 
 	out.Reset()
-	st = &enroll.Status{Identity: "unknown", Time: noon, Error: "disk full", Notice: "Nobody can log in.\n", Clock: &target.Clock{State: target.ClockUnsynchronised}}
-	want = "identity: unknown\nlast run: 2026-07-01T12:00:00Z\nerror: disk full\nclock: " + st.Clock.String() + "\nnotice: Nobody can log in.\n\nUSER  ENROLLED  LOGGED IN  ENVELOPE  CARD\n"
+	st = &enroll.Status{Identity: "unknown", Time: noon, Error: "disk full", Notice: "No user can log in.\n", NoticeCode: enroll.CodeDiskFull, Clock: &target.Clock{State: target.ClockUnsynchronised}}
+	want = "identity: unknown\nlast run: 2026-07-01T12:00:00Z\nclock: " + st.Clock.String() + "\nnotice: no user can log in over SSH: disk-full (console and SSH banner say so)\n\nUSER  ENROLLED  LOGGED IN  ENVELOPE  CARD\n"
 	if err := printStatus(&out, st); err != nil || out.String() != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
 	}

@@ -85,6 +85,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	if err := c.sshd(ctx); err != nil {
 		return nil, err
 	}
+	c.writable()
 	c.clock()
 	c.channels()
 	c.firewalls(ctx)

@@ -120,14 +120,14 @@ func TestBannerWithNotice(t *testing.T) {
 	m.put(target.ImagePolicy, "version: 1\nchannels: [{type: ssh-banner}]\n")
 	m.layer("version: 1\n")
 	m.mustRun()
-	if got := m.banner(); !strings.Contains(got, "nobody can log in") || !m.t.Exists(target.BannerDir) {
+	if got := m.banner(); !strings.Contains(got, noticePrefix) || !m.t.Exists(target.BannerDir) {
 		t.Errorf("notice: %q", got)
 	}
 	if _, err := Reset(t.Context(), m.t, "alice", []string{pqRecipient(t)}, m.options()); err != nil {
 		t.Fatal(err)
 	}
 	m.deliver()
-	if got := m.banner(); strings.Contains(got, "nobody") || shown(got) != 1 {
+	if got := m.banner(); strings.Contains(got, noticePrefix) || shown(got) != 1 {
 		t.Errorf("after the reset: %q", got)
 	}
 	// Without the channel there is no place for it.

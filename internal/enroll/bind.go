@@ -4,9 +4,11 @@
 package enroll
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"strings"
@@ -56,11 +58,16 @@ func (r *run) bind() (open bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if r.AdoptMachine && r.here.known {
+		fmt.Fprintf(r.Log, "identity: %s; it is known, so there is nothing to adopt\n", r.here.why)
+	}
 	switch {
 	case r.here.known:
 	case !old.IsZero() && old.sameHardware(r.here.Identity):
 		fmt.Fprintf(r.Log, "enroll: identity %s; machine-id and DMI UUID are as before, so everything is kept\n", r.here.why)
 		r.here.Identity = old
+	case r.AdoptMachine:
+		return true, r.adoptMachine()
 	default:
 		if adopted, err := r.adopt(); adopted || err != nil {
 			return adopted, err
@@ -90,9 +97,10 @@ func (r *run) adopt() (bool, error) {
 	if err != nil || have.Adopt == "" {
 		return false, err
 	}
-	if err := r.own(); err != nil {
+	if r.here.machineID == "" {
 		return false, nil
 	}
+	r.own()
 	var kept []byte
 	var name string
 	err = r.eachState(func(n, file string) error {
@@ -119,13 +127,44 @@ func (r *run) adopt() (bool, error) {
 	return true, r.remember()
 }
 
-// own makes the machine's own identity the present one, for root who asks for
-// it: the datasource that named the machine is gone.
-func (r *run) own() error {
-	if r.here.machineID == "" {
-		return ErrUnknownID
+// adoptMachine binds this machine, whose identity is unknown, to its machine-id. What was
+// enrolled before is removed, since it may be another machine's, and the new identity is
+// written last: a crash in between leaves SSH closed and the identity unknown.
+func (r *run) adoptMachine() error {
+	if err := r.ensureMachineID(); err != nil {
+		return err
 	}
+	why := r.here.why
+	r.own()
+	if err := r.forget(true); err != nil {
+		return err
+	}
+	atStep("forgotten")
+	r.here.why = "machine-id, adopted by root; before: " + why
+	fmt.Fprintf(r.Log, "identity: %s; bound to the machine-id, and everything enrolled before is removed\n", why)
+	return r.remember()
+}
+
+// own makes the machine's own identity the present one, for root who asks for it.
+func (r *run) own() {
 	r.here.primary = primary(kindMachine, r.here.machineID)
+}
+
+// ensureMachineID makes a machine-id where there is none, as systemd does.
+func (r *run) ensureMachineID() error {
+	if r.here.machineID != "" {
+		return nil
+	}
+	b := make([]byte, 16)
+	if _, err := io.ReadFull(r.Rand, b); err != nil {
+		return err
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // a version 4 UUID, see machine-id(5)
+	id := hex.EncodeToString(b)
+	if err := r.t.WriteFile(target.MachineID, []byte(id+"\n"), 0o444); err != nil {
+		return err
+	}
+	r.here.machineID, r.here.machine = id, digest("machine", id)
 	return nil
 }
 

@@ -42,6 +42,11 @@ type Options struct {
 	Console io.Writer        // where the notice goes that nobody can log in; nil: nowhere
 	Now     func() time.Time // nil: time.Now
 	Rand    io.Reader        // nil: crypto/rand
+
+	// AdoptMachine binds a machine whose identity is unknown to its machine-id, for root
+	// who asks for it. All secrets that were made before are removed: they may be those of
+	// the machine that this one is a copy of.
+	AdoptMachine bool
 }
 
 func (o *Options) fill() {
@@ -62,7 +67,7 @@ var (
 	ErrNoAccount     = errors.New("no such account on this machine")
 	ErrRootDenied    = errors.New("the image's policy keeps root from logging in over SSH (root_login: deny)")
 	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or none and list authorized_keys in the image's recipients_from")
-	ErrUnknownID     = errors.New("the machine's identity is unknown in this boot; SSH stays closed until the datasource answers again")
+	ErrUnknownID     = errors.New("the identity of this server is unknown in this boot; SSH stays closed until the datasource answers again, or until root runs: totp-agent reset --adopt-machine")
 	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
 )
 
@@ -100,7 +105,12 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Status, error) {
 		return st, err // the other one says how things are
 	}
 	if err != nil {
+		st.ErrorCode = codeOf(err)
+		err = diskError(t, err)
 		st.Error = err.Error()
+		if isDisk(codeOf(err)) {
+			st.ErrorCode = codeOf(err)
+		}
 	}
 	err = errors.Join(err, r.publish(ctx, st))
 	return st, err
@@ -126,6 +136,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	mayEnroll, err := r.bind()
 	st.Identity = r.here.why
 	st.InstanceID = r.here.instanceID
+	st.Unknown = err == nil && !mayEnroll
 	if err != nil {
 		return st, err
 	}
@@ -191,7 +202,7 @@ func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st 
 		}
 		switch err := why[i]; {
 		case err != nil:
-			u.Why = err.Error()
+			u.Why, u.Code = err.Error(), codeOf(err)
 			fmt.Fprintf(r.Log, "enroll: %s: not enrolled: %s\n", u.Name, u.Why)
 			if !isReason(err) {
 				errs = append(errs, fmt.Errorf("%s: %w", u.Name, err))

@@ -47,7 +47,7 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 		}
 		if err != nil {
 			if !known[name] {
-				st.Users = append(st.Users, UserStatus{Name: name, Why: err.Error()})
+				st.Users = append(st.Users, UserStatus{Name: name, Why: err.Error(), Code: CodeStateDamaged})
 			}
 			return nil
 		}
@@ -61,7 +61,7 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 				Why: "enrolled earlier; the policy does not name this user any more",
 			}
 			if !delivered {
-				u.Why = errCardLost.Error()
+				u.Why, u.Code = errCardLost.Error(), CodeCardLost
 			}
 			st.Users = append(st.Users, u)
 		}

@@ -7,16 +7,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// Logins lets go of the envelopes of users who have logged in with a code: they
-// have their card, whatever a channel says. It is for a job that sees the PAM
-// state and no network, beside delivery, which is the other way round. The error
-// is that of a machine that cannot be looked at now; the next boot does the same.
+// Logins follows up on logins. It retires the envelopes of users who have logged in with a
+// code: they have their card, whatever a channel reports. It logs rate limits and a disk
+// that leaves logins no room. It is for a job that sees the PAM state and no network,
+// beside delivery, which is the other way round. The error is that of a machine that
+// cannot be read now; the next boot does the same.
 func Logins(ctx context.Context, t *target.Target, o Options) error {
 	o.fill()
 	t = t.View()
@@ -30,10 +32,54 @@ func Logins(ctx context.Context, t *target.Target, o Options) error {
 	}
 	defer unlock()
 	r := &run{Options: o, t: t, outbox: deliver.OpenOutbox(t)}
+	watched := r.watch()
 	if r.policy, _, err = LoadPolicy(t); err != nil {
+		return errors.Join(watched, err)
+	}
+	return errors.Join(watched, r.letGo(ctx))
+}
+
+// watch logs what logins show of tries and of the disk.
+func (r *run) watch() error {
+	w := readWatch(r.t)
+	changed := false
+	err := r.eachState(func(name, _ string) error {
+		s, err := readState(r.t, name)
+		if err == nil && !strings.Contains(name, "~") {
+			changed = w.tried(r.t, name, s, r.Now(), r.Log) || changed
+		}
+		return nil
+	})
+	if code, detail := roomLeft(r.t); code != w.Disk {
+		if code != "" {
+			fmt.Fprintf(r.Log, "logins: problem=%s %s; %s\n", code, detail, kindOf(code).Fix)
+		} else {
+			fmt.Fprintf(r.Log, "logins: problem=%s has ended\n", w.Disk)
+		}
+		w.Disk, changed = code, true
+	}
+	if !changed {
 		return err
 	}
-	return r.letGo(ctx)
+	return errors.Join(err, r.t.Mkdir(target.RunDir, 0o755), w.write(r.t))
+}
+
+// roomLeft returns the code of what the disk is short of. The unit's sandbox shows the
+// secrets' directory read-only, so the probe is beside it, on the same file system.
+func roomLeft(t *target.Target) (code, detail string) {
+	if !isLive(t) {
+		return "", ""
+	}
+	space, err := t.Space(target.PAMStateDir)
+	if err != nil || !space.Low() {
+		return "", ""
+	}
+	if t.SameDevice(target.PAMStateDir, target.StateDir) {
+		if err := t.CheckRewrite(target.StateDir, "", stateSize); target.IsDiskFault(err) {
+			return codeOf(err), space.String()
+		}
+	}
+	return CodeDiskLow, space.String()
 }
 
 // patientLock waits for an enrollment or a reset that is at work, which takes a

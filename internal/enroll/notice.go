@@ -8,38 +8,53 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// notice sets the status's notice where something must be said to people who
-// cannot read the journal: nobody can log in over SSH, or a layer was refused.
-// It goes to the console and, before login, to whoever reaches port 22: so it
+// noticePrefix begins every notice.
+const noticePrefix = "totp-agent: no user can log in to this server over SSH: "
+
+// Text is what console and banner say where the problem keeps all users out.
+func (k Kind) Text() string {
+	return noticePrefix + k.What + ".\n" +
+		"To end this, as root on the console: " + k.Fix + "\n" +
+		"What it means: \"" + k.Code + "\" in docs/recovery.md of packer-plugin-totp; details: totp-agent status\n"
+}
+
+// notice sets the status's problems, and its notice where no user can log in over SSH.
+// It goes to the console and, before login, to every client that reaches port 22: so it
 // names no user and no recipient.
 func (r *run) notice(st *Status) {
-	enrolled := false
-	_ = r.eachState(func(name, _ string) error {
-		_, err := readState(r.t, name)
-		enrolled = enrolled || err == nil && !strings.Contains(name, "~")
-		return nil
-	})
-	if enrolled || r.exempt {
+	space, disk := diskState(r.t, true, r.Log)
+	st.Problems = st.problems(space, disk)
+	if r.exempt || disk == nil && r.usable(st) {
 		return
 	}
-	reason := "no account of this server has a recipient for its enrollment card"
-	switch {
-	case !r.here.known && r.here.primary == absent:
-		reason = "the identity of this server is unknown in this boot (its cloud-init datasource did not answer)"
-	case st.Error != "":
-		reason = "the enrollment failed in this boot"
-	case len(st.RefusedLayers) > 0:
-		reason = "the policy in this server's user-data or vendor-data was refused"
-	case len(st.Users) == 0:
-		reason = "there is no account to enroll on this server"
+	st.NoticeCode = CodeEnrollFailed
+	// The disk explains everything else, and CodeNoUser is true where nothing else is.
+	i := slices.IndexFunc(st.Problems, func(p Problem) bool { return kindOf(p.Code).Notice })
+	if i >= 0 {
+		st.NoticeCode = st.Problems[i].Code
 	}
-	st.Notice = "totp-agent: nobody can log in to this server over SSH yet: " + reason + ".\n" +
-		"What to do: as root on the console, run \"totp-agent status\"; see also \"How to get back in\" in the manual.\n"
+	st.Notice = kindOf(st.NoticeCode).Text()
+}
+
+// usable reports whether some user is enrolled who can use it.
+func (r *run) usable(st *Status) bool {
+	lost := map[string]bool{} // a state file whose card is gone
+	for _, u := range st.Users {
+		lost[u.Name] = !u.Enrolled
+	}
+	usable := false
+	_ = r.eachState(func(name, _ string) error {
+		_, err := readState(r.t, name)
+		usable = usable || err == nil && !strings.Contains(name, "~") && !lost[name]
+		return nil
+	})
+	return usable
 }
 
 // writeNotice puts the notice where sshd's drop-in and people find it, and

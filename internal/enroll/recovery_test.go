@@ -22,6 +22,7 @@ const (
 	stopAt   = "TEST_STOP_AT"
 	stopRoot = "TEST_STOP_ROOT"
 	stopUser = "TEST_STOP_RESET" // reset this user; empty: enroll
+	adopting = "TEST_STOP_ADOPT" // with --adopt-machine, to testRecipient
 	stopped  = 79
 )
 
@@ -41,7 +42,9 @@ func stopThere(step string) int {
 	}
 	t, err := target.Open(os.Getenv(stopRoot))
 	if err == nil {
-		if user := os.Getenv(stopUser); user != "" {
+		if user := os.Getenv(stopUser); os.Getenv(adopting) != "" {
+			_, err = Reset(context.Background(), t, user, []string{testRecipient}, Options{Agent: "test", AdoptMachine: true})
+		} else if user != "" {
 			_, err = Reset(context.Background(), t, user, nil, Options{Agent: "test"})
 		} else {
 			_, err = Run(context.Background(), t, Options{Agent: "test"})
@@ -133,10 +136,10 @@ func TestFailedReset(t *testing.T) {
 		o.fill()
 		box := deliver.OpenOutbox(m.t)
 		r := &run{Options: o, t: m.t, outbox: box}
-		if err := r.whose(); err != nil {
+		_, err := r.resolveIdentity()
+		if err != nil {
 			t.Fatal(err)
 		}
-		var err error
 		if r.policy, _, err = LoadPolicy(m.t); err != nil {
 			t.Fatal(err)
 		}
@@ -210,6 +213,39 @@ func TestStoppedInAReset(t *testing.T) {
 			if step != "staged" && (now.Secret == old.Secret || c.Generation != 2 || c.Supersedes != old.Mark.ID) {
 				t.Errorf("generation %d supersedes %q, want 2 and %q", c.Generation, c.Supersedes, old.Mark.ID)
 			}
+		})
+	}
+}
+
+// Stopped anywhere in an adoption, the old secrets never come back, and the same command
+// ends in a whole enrollment.
+func TestStoppedInAnAdoption(t *testing.T) {
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.lose()
+			m.mustRun()
+			m.closed("alice")
+			t.Setenv(adopting, "1")
+			m.stop(step, "alice")
+			if found := m.search(old.Secret); len(found) > 0 {
+				t.Errorf("the old secret is still in %q", found)
+			}
+			m.mustRun()
+			if s, err := readState(m.t, "alice"); err == nil && s.Secret == old.Secret {
+				t.Error("the old secret came back")
+			}
+			if committed := step == "committed" || step == "promoted"; !committed {
+				m.closed("alice")
+				o := m.options()
+				o.AdoptMachine = true
+				if _, err := Reset(t.Context(), m.t, "alice", []string{testRecipient}, o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.enrolled("alice")
 		})
 	}
 }

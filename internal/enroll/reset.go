@@ -23,7 +23,7 @@ import (
 // ErrBusy is returned by Reset when logins in flight win over it each time.
 var ErrBusy = errors.New("logins of this user are in progress and keep putting the old secret back; try again when they have ended")
 
-var errMoved = errors.New("this machine is not the one that its state was made for; run totp-agent enroll first")
+var errMoved = errors.New("this machine is not the one that its state was made for; run: totp-agent enroll")
 
 // ResetResult is a new enrollment.
 type ResetResult struct {
@@ -35,10 +35,12 @@ type ResetResult struct {
 	Spent []string // those that take one envelope in their life, and have had it
 
 	Remark string // about a channel with too little room, if any
+
+	Adopted bool // the machine is bound to its machine-id now; other users have no secret
 }
 
 // Reset gives a user a new secret, backup codes and envelope. The old ones are
-// dead when it returns without error. recipients, if any, take the place of
+// dead when it returns a result, which it does beside an error that came later. recipients, if any, take the place of
 // those the policy has for this user. On a disk mounted elsewhere the machine
 // is taken to be the one that the disk was last used by.
 func Reset(ctx context.Context, t *target.Target, user string, recipients []string, o Options) (*ResetResult, error) {
@@ -64,7 +66,8 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 		return nil, err
 	}
 	defer unlock()
-	if err := r.whose(); err != nil {
+	adopt, err := r.resolveIdentity()
+	if err != nil {
 		return nil, err
 	}
 	var refused []RefusedLayer
@@ -79,41 +82,43 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", user, err)
 	}
-	return r.reset(ctx, p)
+	// Only now is it certain that the user gets a new secret instead of the old ones.
+	if adopt {
+		if err := r.adoptMachine(); err != nil {
+			return nil, err
+		}
+	}
+	res, err := r.reset(ctx, p)
+	if res != nil {
+		res.Adopted = adopt
+	}
+	return res, diskError(t, err)
 }
 
-// whose settles the identity that the new secret is bound to: on a live
-// machine what the last run found, or what this boot shows; on a disk the one
-// bound last, or what the disk remembers.
-func (r *run) whose() error {
+// resolveIdentity settles the identity that the new secret is bound to: on a live machine
+// what the last run found, or what this boot shows; on a disk the one bound last, or what
+// the disk remembers. It reports whether the machine is to be bound to its machine-id,
+// which root has to ask for on a live machine: an unknown identity is not a new one.
+func (r *run) resolveIdentity() (adopt bool, err error) {
 	old, err := boundIdentity(r.t)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.here, err = look(r.t, old)
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case !old.IsZero() && (!runs(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
 		r.here.Identity = old
+	case !r.here.known && (r.AdoptMachine || !runs(r.t) && r.here.machineID != ""):
+		return true, nil
 	case !r.here.known:
-		// No datasource says who this is, and the hardware is not as before: root
-		// on the console does. What others have enrolled before goes.
-		if err := r.own(); err != nil {
-			return err
-		}
-		if err := r.release(); err != nil {
-			return err
-		}
-		if err := r.forget(true); err != nil {
-			return err
-		}
-		return r.remember()
+		return false, ErrUnknownID
 	case !old.IsZero():
-		return errMoved
+		return false, errMoved
 	}
-	return nil
+	return false, nil
 }
 
 // person is the user with the given recipients, or with the policy's.
@@ -166,18 +171,23 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, errors.Join(err, r.abandon(p.name, m.ID))
 	}
 	atStep("committed")
-	if !runs(r.t) {
+	// From here on the old secret is dead, whatever else fails.
+	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
+	if runs(r.t) {
+		if err := clearTally(r.t, p.name); err != nil {
+			fmt.Fprintf(r.Log, "reset: %s: %v\n", p.name, err)
+		}
+	} else {
 		r.adopted = m.ID
 		if err := r.remember(); err != nil {
-			return nil, err
+			return res, err
 		}
 	}
 	if err := r.outbox.Promote(m.ID); err != nil {
-		return nil, err
+		return res, err
 	}
 	atStep("promoted")
-	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
-	// Somebody can log in now, so a notice that nobody can is no longer true.
+	// A user can log in now, so a notice that no user can is no longer true.
 	return res, errors.Join(
 		r.forgetTries(p.name),
 		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),

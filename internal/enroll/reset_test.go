@@ -237,38 +237,145 @@ func TestResetWithAReadyEnvelope(t *testing.T) {
 	}
 }
 
-// The datasource is gone for good, and the hardware is another one: SSH is
-// closed, and root's reset is the way back in, by either route.
-func TestResetWhenNobodyNamesTheMachine(t *testing.T) {
-	for _, where := range []string{"live", "mounted"} {
-		t.Run(where, func(t *testing.T) {
+// lose boots the machine without its datasource and on other hardware.
+func (m *machine) lose() {
+	m.put(target.CloudRunInstanceID, "")
+	m.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
+}
+
+// The datasource is gone and the hardware is another one: SSH is closed. An unknown
+// identity is not a new one, so a plain reset changes nothing and names the way out. Root
+// has to ask for the adoption on a live machine, and in a rescue system the reset is
+// enough: the disk is chosen there.
+func TestAdoptMachine(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state   func(m *machine)
+		mounted bool
+		plain   error // of a reset without --adopt-machine
+	}{
+		"datasource does not answer": {(*machine).lose, false, ErrUnknownID},
+		"cloud-init disabled": {func(m *machine) {
+			m.put(target.CloudDisabled, "")
+			m.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
+		}, false, ErrUnknownID},
+		"no machine-id": {func(m *machine) { m.lose(); m.put(target.MachineID, "uninitialized\n") }, false, ErrUnknownID},
+		"state lost": {func(m *machine) {
+			m.lose()
+			if err := m.t.RemoveAll(target.StateDir); err != nil {
+				m.Fatal(err)
+			}
+			if err := m.t.RemoveAll(target.PAMStateDir); err != nil {
+				m.Fatal(err)
+			}
+		}, false, ErrUnknownID},
+		"mounted elsewhere": {(*machine).lose, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
 			m.mustRun()
 			old, _ := m.enrolled("alice")
-			m.put(target.CloudDisabled, "")
-			m.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
-			m.mustRun()
+			tt.state(m)
+			st := m.mustRun()
 			m.closed("alice")
 			m.closed("bob")
-			if where == "mounted" {
+			if st.NoticeCode != CodeIdentityUnknown || !m.t.Exists(target.Notice) {
+				t.Errorf("notice %q", st.NoticeCode)
+			}
+			if tt.mounted {
 				isLive = (*target.Target).Live
 			}
-			if _, err := m.reset("alice", testRecipient); err != nil {
+			before := m.read(target.Status)
+			if tt.plain != nil {
+				if _, err := m.reset("alice", testRecipient); !errors.Is(err, tt.plain) {
+					t.Fatalf("plain reset: %v, want %v", err, tt.plain)
+				}
+				m.closed("alice")
+				if m.read(target.Status) != before {
+					t.Error("the refused reset changed the status")
+				}
+			}
+			o := m.options()
+			o.AdoptMachine = tt.plain != nil
+			// Refused for another reason, it must leave what was set aside: the datasource may
+			// answer again.
+			if _, err := Reset(t.Context(), m.t, "carol", []string{testRecipient}, o); !errors.Is(err, ErrNoAccount) {
+				t.Fatalf("error %v, want %v", err, ErrNoAccount)
+			}
+			if name != "state lost" && len(m.search(old.Secret)) == 0 {
+				t.Error("a refused adoption removed the secrets")
+			}
+			if _, err := Reset(t.Context(), m.t, "alice", []string{testRecipient}, o); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 { // boots
-				m.mustRun()
+				st := m.mustRun()
 				now, _ := m.enrolled("alice")
 				if now.Secret == old.Secret {
 					t.Error("the old secret is live")
 				}
 				m.closed("bob")
+				if st.Notice != "" || st.Unknown {
+					t.Errorf("notice %q", st.Notice)
+				}
 			}
 			if found := m.search(old.Secret); len(found) > 0 {
 				t.Errorf("the old secret is still in %q", found)
 			}
+			if m.t.Exists(target.Notice) {
+				t.Error("the notice is still there")
+			}
 		})
+	}
+}
+
+// An adoption without a user enrolls all users whom the image's policy names.
+func TestAdoptMachineForAll(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.ImagePolicy, "version: 1\nissuer: Example\nusers:\n  - {name: alice, recipients: ["+testRecipient+"]}\n  - {name: bob, recipients: ["+testRecipient+"]}\n")
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	m.lose()
+	m.mustRun()
+	m.closed("alice")
+	o := m.options()
+	o.AdoptMachine = true
+	for range 2 {
+		if st, err := Run(t.Context(), m.t, o); err != nil || st.Notice != "" {
+			t.Fatalf("%v, notice %q", err, st.Notice)
+		}
+	}
+	now, c := m.enrolled("alice")
+	if m.enrolled("bob"); now.Secret == old.Secret || c.Generation != 1 {
+		t.Errorf("generation %d, or the old secret", c.Generation)
+	}
+	// Its datasource answers again: that is another identity.
+	m.instance("i-1")
+	m.layer("version: 1\n")
+	m.mustRun()
+	if s, _ := m.enrolled("alice"); s.Secret == now.Secret {
+		t.Error("the adopted machine's secret went to the instance")
+	}
+}
+
+// A known identity is not given up.
+func TestAdoptMachineThatIsKnown(t *testing.T) {
+	m := newMachine(t)
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	o := m.options()
+	o.AdoptMachine = true
+	if _, err := Run(t.Context(), m.t, o); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := m.enrolled("alice"); now.Secret != old.Secret {
+		t.Error("the secret was replaced")
+	}
+	if res, err := Reset(t.Context(), m.t, "alice", nil, o); err != nil || res.Adopted {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if now, _ := m.enrolled("alice"); now.Mark.Identity != old.Mark.Identity {
+		t.Error("the identity was replaced")
 	}
 }
 

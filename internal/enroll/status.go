@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -28,8 +29,13 @@ type Status struct {
 	RefusedLayers []RefusedLayer `json:"refused_layers,omitempty"`
 	Remarks       []RefusedLayer `json:"remarks,omitempty"` // keys of a newer version, which this agent passed over
 	Notice        string         `json:"notice,omitempty"`  // what console and SSH banner say
+	NoticeCode    string         `json:"notice_code,omitempty"`
 	Error         string         `json:"error,omitempty"`
+	ErrorCode     string         `json:"error_code,omitempty"`
+	Unknown       bool           `json:"identity_unknown,omitempty"`
 	Clock         *target.Clock  `json:"clock,omitempty"` // now: codes depend on it
+	Disk          *target.Space  `json:"disk,omitempty"`  // now: every login writes a file
+	Problems      []Problem      `json:"problems"`        // what needs attention; status exits 1 for it
 }
 
 // UserStatus is one user's part.
@@ -40,10 +46,12 @@ type UserStatus struct {
 	Generation int                 `json:"generation,omitempty"`
 	Used       bool                `json:"used"` // a code has been accepted
 	Why        string              `json:"why,omitempty"`
+	Code       string              `json:"code,omitempty"`            // of the [Kind] that Why is about
 	Remark     string              `json:"remark,omitempty"`          // of a channel that has too little room for the card
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
 	Card       string              `json:"card,omitempty"`            // how far its delivery is: one of the words below
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
+	RateLimit  *RateLimit          `json:"rate_limit,omitempty"`      // codes are refused now, or were in the last hour
 
 	made *made // in this run
 }
@@ -73,7 +81,7 @@ type RefusedLayer struct {
 }
 
 // ErrNoRun is returned by Read when the agent has not run in this boot.
-var ErrNoRun = errors.New("the agent has not run in this boot; see: systemctl status totp-agent")
+var ErrNoRun = errors.New("the agent has not run in this boot; run: totp-agent enroll (systemctl status totp-agent shows why it has not)")
 
 // ReadStatus returns the status of a machine: the last run's, brought up to
 // date from the PAM state files and the receipts.
@@ -94,7 +102,11 @@ func ReadStatus(t *target.Target) (*Status, error) {
 	if err := st.refresh(t); err != nil {
 		// What cannot be brought up to date is still worth showing.
 		st.Error = strings.TrimPrefix(st.Error+"; "+err.Error(), "; ")
+		st.ErrorCode = or(st.ErrorCode, CodeEnrollFailed)
 	}
+	var disk error
+	st.Disk, disk = diskState(t, false, io.Discard)
+	st.Problems = st.problems(st.Disk, disk)
 	return st, nil
 }
 
@@ -114,6 +126,7 @@ func (st *Status) refresh(t *target.Target) error {
 			st.Users = append(st.Users, UserStatus{Name: e.Name()})
 		}
 	}
+	watched := readWatch(t)
 	box := deliver.OpenOutbox(t)
 	p, _, _ := LoadPolicy(t) // what is wrong with it, the last run has said
 	for i := range st.Users {
@@ -121,11 +134,12 @@ func (st *Status) refresh(t *target.Target) error {
 		if err := u.refresh(t, box); err != nil {
 			return err
 		}
+		u.RateLimit = watched.of(t, u.Name, time.Now())
 		if err := u.card(box, p); err != nil {
 			return err
 		}
-		if u.Enrolled {
-			st.Notice = ""
+		if u.Enrolled && u.Code == "" && !isDisk(st.NoticeCode) {
+			st.Notice, st.NoticeCode = "", ""
 		}
 	}
 	if p == nil {
@@ -139,16 +153,16 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if u.Enrolled {
-			u.Enrolled, u.Why = false, stateFile(u.Name)+" is gone; run totp-agent enroll, or totp-agent reset "+u.Name
+			u.Enrolled, u.Why, u.Code = false, stateFile(u.Name)+" is missing", CodeStateMissing
 		}
 		return nil
 	case err != nil:
-		u.Enrolled, u.Why = false, err.Error()
+		u.Enrolled, u.Why, u.Code = false, err.Error(), CodeStateDamaged
 		return nil
 	}
 	u.ID, u.Generation, u.Used = s.Mark.ID, s.Mark.Generation, s.Used
 	if u.ID == "" {
-		u.Enrolled, u.Why = true, "enrolled by hand, not by the agent"
+		u.Enrolled, u.Why, u.Code = true, "enrolled by hand, not by the agent", ""
 		return nil
 	}
 	received, err := box.HasReceipt(u.ID)
@@ -157,9 +171,9 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 	}
 	switch whole := received || u.Used || t.Exists(target.Ready+"/"+u.ID) || t.Exists(target.Staged+"/"+u.ID); {
 	case whole && !u.Enrolled:
-		u.Enrolled, u.Why = true, ""
-	case !whole:
-		u.Enrolled, u.Why = false, strings.TrimPrefix(u.Why+"; "+errCardLost.Error(), "; ")
+		u.Enrolled, u.Why, u.Code = true, "", ""
+	case !whole && u.Code != CodeCardLost:
+		u.Enrolled, u.Why, u.Code = false, strings.TrimPrefix(u.Why+"; "+errCardLost.Error(), "; "), CodeCardLost
 	}
 	rec, err := box.Receipts(u.ID)
 	if err != nil {
@@ -203,6 +217,18 @@ func (u *UserStatus) card(box *deliver.Outbox, p *policy.Effective) error {
 		u.Card = CardUsed
 	}
 	return nil
+}
+
+// isDisk reports whether the code is about the disk: enrolled users cannot log in either.
+func isDisk(code string) bool {
+	return code == CodeDiskFull || code == CodeDiskReadOnly || code == CodeFileAttributes
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
 }
 
 // publish writes the status and the notice of a run.

@@ -29,6 +29,8 @@ const (
 	Notice    = RunDir + "/notice"
 	Status    = RunDir + "/status.json" // on /run: it can be written when the disk is full, and does not outlive its boot
 
+	Watch = RunDir + "/logins.json" // what totp-logins.service has seen of refused tries in this boot
+
 	// NoticeConf is included by sshd where it exists, and shows Notice or Banner as
 	// sshd's banner.
 	NoticeConf = RunDir + "/sshd-notice.conf"

@@ -72,3 +72,31 @@ func device(d *os.File) (uint64, error) {
 func syncfs(d *os.File) error {
 	return unix.Syncfs(int(d.Fd()))
 }
+
+const errQuota = syscall.EDQUOT
+
+// FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
+const (
+	immutable  = 0x10
+	appendOnly = 0x20
+)
+
+// space describes the file system of a directory, and the directory's attributes.
+func space(d *os.File) (Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
+		return Space{}, os.NewSyscallError("statfs", err)
+	}
+	return Space{
+		Bytes: st.Bfree * uint64(st.Bsize), Inodes: st.Ffree, // of the reserve root has the use
+		// A tmpfs without a limit, and btrfs, have none.
+		counts: st.Files > 0, readOnly: st.Flags&unix.ST_RDONLY != 0, attr: fixed(d),
+		unlimited: st.Blocks == 0,
+	}, nil
+}
+
+// fixed reports whether a file has an attribute (chattr) that keeps it from being replaced.
+func fixed(f *os.File) bool {
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	return err == nil && flags&(immutable|appendOnly) != 0
+}

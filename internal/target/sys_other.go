@@ -32,3 +32,9 @@ func chroot(string) *syscall.SysProcAttr { return nil }
 func device(*os.File) (uint64, error) { return 0, nil }
 
 func syncfs(*os.File) error { return nil }
+
+var errQuota = errNoLinux
+
+func space(*os.File) (Space, error) { return Space{}, errNoLinux }
+
+func fixed(*os.File) bool { return false }
