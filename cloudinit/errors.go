@@ -139,7 +139,7 @@ var (
 var (
 	ErrNoWayOut     = errors.New("no channel brings the card out")
 	ErrUnknownWay   = errors.New("no channel is known to bring the card out")
-	ErrUnknownImage = errors.New("the card leaves only if the image has a fitting channel, and the image's channels are not known here")
+	ErrUnknownImage = errors.New("the image's channels are not known here")
 )
 
 // What a document can have wrong.

@@ -108,8 +108,8 @@ func (s Spec) wayOut(h Host) (warnings, errs Errors) {
 		case h.Image == nil && p.Best(defaultChannels()) == Available:
 			// Most images have a fitting one.
 		case h.Image == nil:
-			warnings = append(warnings, &Error{Path: path, Value: u.Name, Rule: fmt.Errorf("%w: at %s cards leave by %s", ErrUnknownImage, p.Name, strings.Join(p.Kinds(Available), ", ")),
-				Fix: "name the report of the image, or add one of these channels to this document; " + s.howBanner(u, nil)})
+			warnings = append(warnings, &Error{Path: path, Value: u.Name, Rule: fmt.Errorf("%w, and at %s a card leaves only by %s", ErrUnknownImage, p.Name, strings.Join(p.Kinds(Available), ", ")),
+				Fix: "give the image's report, or add one of these channels to this document; " + s.howBanner(u, nil)})
 		case best == Unavailable && !p.OwnVendor:
 			errs = append(errs, p.noWay(path, u.Name, channels, best, "add one of these channels to this document or bake it into the image; "+s.howBanner(u, e)))
 		default:
