@@ -7,11 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"gopkg.in/yaml.v3"
 )
 
 // Login keys of every kind; their private halves were thrown away.
@@ -248,8 +249,11 @@ func TestRootKeys(t *testing.T) {
 		"none": "", "empty": "#cloud-config\n", "block": "#cloud-config\npackages: [git]\n", "json": "#cloud-config\n{\"packages\": [\"git\"]}\n",
 		"off already": "#cloud-config\ndisable_root: false\n", "script": "#!/bin/sh\ntrue\n", "anchors": "#cloud-config\na: &a [x]\nwrite_files: *a\n",
 	}
+	for name, doc := range inPlace {
+		docs["in-"+name] = doc
+	}
 	for name, doc := range docs {
-		for user, want := range map[string]any{"root": false, "debian": nil} {
+		for user, want := range map[string]string{"root": "false", "debian": "none"} {
 			t.Run(fmt.Sprintf("%s for %s", name, user), func(t *testing.T) {
 				s := enrolled(user)
 				out, err := s.Document()
@@ -260,21 +264,60 @@ func TestRootKeys(t *testing.T) {
 					t.Fatal(err)
 				}
 				if name == "off already" {
-					want = false
+					want = "false"
 				}
 				text := string(out)
 				if _, ours, ok := strings.Cut(text, `filename="totp.cfg"`); ok {
 					_, text, _ = strings.Cut(ours, "\n\n")
 					text, _, _ = strings.Cut(text, "\n--totp-")
 				}
-				var top map[string]any
-				if err := yaml.Unmarshal([]byte(text), &top); err != nil {
-					t.Fatalf("%v\n%s", err, text)
+				top, e := parse([]byte(text))
+				if e != nil {
+					t.Fatalf("%v\n%s", e, text)
 				}
-				if d := cmp.Diff(want, top[disableRoot]); d != "" {
-					t.Errorf("disable_root: %s\n%s", d, out)
+				got := "none"
+				if f, e := top.get(disableRoot); e != nil {
+					t.Error(e)
+				} else if f != nil {
+					got = f.value.Value
+				}
+				if got != want {
+					t.Errorf("disable_root: %s, want %s\n%s", got, want, out)
 				}
 			})
 		}
+	}
+}
+
+// TestStrictKeys: what an image with strict algorithms accepts, is what its sshd gets.
+func TestStrictKeys(t *testing.T) {
+	conf, err := os.ReadFile(filepath.FromSlash("../internal/bake/testdata/00-00-totp.conf-strict.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("\nRequiredRSASize %d\n", strictRSA); !strings.Contains(string(conf), want) {
+		t.Errorf("the image does not say %q", want)
+	}
+	_, list, ok := strings.Cut(string(conf), "\nPubkeyAcceptedAlgorithms ")
+	list, _, _ = strings.Cut(list, "\n")
+	if !ok {
+		t.Fatal("no PubkeyAcceptedAlgorithms")
+	}
+	want := map[string]bool{}
+	for algorithm := range strings.SplitSeq(list, ",") {
+		switch {
+		case strings.Contains(algorithm, "-cert-"):
+		case strings.HasPrefix(algorithm, "rsa-sha2-"):
+			want["ssh-rsa"] = true
+		default:
+			want[algorithm] = true
+		}
+	}
+	got := map[string]bool{}
+	for _, typ := range strictTypes {
+		got[typ] = true
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }

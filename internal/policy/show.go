@@ -6,6 +6,7 @@ package policy
 import (
 	"net/url"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -38,9 +39,10 @@ func shown(path string, n *yaml.Node) string {
 	return show(n.Value)
 }
 
-// shownName is show for an unknown key, which stands in a path.
+// shownName is show for an unknown key, which is in a path and so without quotes: a
+// name with anything that a terminal acts upon, or shows in another order, is left out.
 func shownName(key string) string {
-	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == '\u007f' }) {
+	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return s
 	}
 	return "…"
