@@ -25,6 +25,9 @@ func (s Spec) Document() ([]byte, error) {
 	if s.Vendor {
 		b.WriteString("\n" + in.merging.block("", true))
 	}
+	if in.root.any() {
+		b.WriteString("\n" + in.root.block("", true))
+	}
 	if in.users.any() {
 		b.WriteString("\n" + in.users.block("", s.keepDefault()))
 	}
@@ -36,6 +39,7 @@ func (s Spec) Document() ([]byte, error) {
 type insert struct {
 	about   string // comment lines
 	merging entry  // how a customer's lists and ours come together; vendor-data only
+	root    entry  // what lets root use its keys; empty unless root is enrolled
 	users   entry
 	files   entry
 }
@@ -44,10 +48,13 @@ type insert struct {
 // one.
 type entry struct {
 	key   string
-	about []string // comment lines, without "# ", of a scalar
+	about []string // comment lines, without "# ", of scalars
 	items []item
-	keep  *item  // what comes first where the owner has no such list
-	text  string // in place of items: a scalar
+	keep  *item // what comes first where the owner has no such list
+
+	// scalars replace items: top-level keys with one plain value each, of which key is
+	// the last.
+	scalars []pair
 }
 
 // An item of a list: a mapping, or a single value.
@@ -66,14 +73,14 @@ type pair struct {
 	bare   bool     // not a string: false
 }
 
-func (e entry) any() bool { return len(e.items) > 0 || e.text != "" }
+func (e entry) any() bool { return len(e.items) > 0 || len(e.scalars) > 0 }
 
 func (s Spec) insert() (insert, error) {
 	layer, err := s.Layer()
 	if err != nil {
 		return insert{}, err
 	}
-	in := insert{about: s.about(), users: s.users(), files: s.files(string(layer))}
+	in := insert{about: s.about(), root: s.rootKeys(), users: s.users(), files: s.files(string(layer))}
 	if s.Vendor {
 		in.merging = merging()
 	}
@@ -94,6 +101,19 @@ func (s Spec) about() string {
 		lines = append(lines, "there is one, are for this instance alone: keep them to yourself until the card", "is there.")
 	}
 	return "# " + strings.Join(lines, "\n# ") + "\n"
+}
+
+// rootKeys switches off what cloud-init does to root's keys by default: under
+// disable_root, a key that the provider gives gets a forced command, also where the
+// document names the same key, and root could never log in.
+func (s Spec) rootKeys() entry {
+	if !slices.ContainsFunc(s.Users, func(u User) bool { return u.Name == "root" }) {
+		return entry{}
+	}
+	return entry{key: disableRoot, scalars: []pair{{key: disableRoot, value: "false"}}, about: []string{
+		"Root is enrolled and logs in with key and code. Without this line cloud-init",
+		"replaces root's keys by ones that only print a message.",
+	}}
 }
 
 // users are the accounts to make.
@@ -165,7 +185,7 @@ const mergeRules = "list(append)+dict(recurse_list)+str()"
 // customer's user-data over the result. Without the second, a list of the
 // customer's takes the place of ours.
 func merging() entry {
-	return entry{key: "merge_type", text: mergeRules, about: []string{
+	return entry{key: "merge_type", scalars: []pair{{key: "merge_how", value: mergeRules}, {key: "merge_type", value: mergeRules}}, about: []string{
 		"A customer's own write_files and users come beside these, and not in their",
 		"place. (Both keys are needed: merge_how counts among the parts of vendor-data,",
 		"merge_type between vendor-data and user-data.)",
@@ -175,10 +195,11 @@ func merging() entry {
 // block renders an entry as a block of YAML, all lines indented by margin.
 func (e entry) block(margin string, keep bool) string {
 	var b strings.Builder
-	if e.text != "" {
+	if len(e.scalars) > 0 {
 		comments(&b, margin, e.about)
-		b.WriteString(margin + "merge_how: " + e.text + "\n")
-		b.WriteString(margin + e.key + ": " + e.text + "\n")
+		for _, p := range e.scalars {
+			b.WriteString(margin + p.key + ": " + p.value + "\n")
+		}
 		return b.String()
 	}
 	b.WriteString(margin + e.key + ":\n")

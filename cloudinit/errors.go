@@ -4,8 +4,10 @@
 package cloudinit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,6 +93,13 @@ func (es Errors) named(file string) Errors {
 	return es
 }
 
+// sort orders the problems by line and column.
+func (es Errors) sort() {
+	slices.SortStableFunc(es, func(a, b *Error) int {
+		return cmp.Or(a.Line-b.Line, a.Column-b.Column)
+	})
+}
+
 // What a [Spec] can have wrong besides the rules of a policy.
 var (
 	ErrNotSSHKey    = errors.New("is not a line of an SSH public key")
@@ -102,6 +111,35 @@ var (
 	ErrTwoTokens    = errors.New("has a token already")
 	ErrNoRecipients = errors.New("nobody is known who could read the card")
 	ErrExpired      = errors.New("must be later than now")
+
+	ErrCertificate     = errors.New("is a certificate, which sshd does not accept as a login key")
+	ErrWeakKey         = errors.New("is an RSA key of less than 2048 bits, which sshd refuses")
+	ErrKeyOption       = errors.New("is an unknown option, for which sshd ignores the key")
+	ErrImageRefusesKey = errors.New("is a kind of key that sshd of the image refuses (sshd.algorithms: strict)")
+	ErrRootDenied      = errors.New("cannot log in: the image refuses root over SSH (sshd.root_login: deny)")
+)
+
+// Why a user who is enrolled cannot log in, or may not be able to.
+var (
+	ErrDisableRoot     = errors.New("locks root out: cloud-init replaces root's keys by ones that only print a message")
+	ErrRedirected      = errors.New("locks the user out: cloud-init gives the user keys that only print a message")
+	ErrNoUsableKey     = errors.New("has no key that sshd accepts")
+	ErrForcedCommand   = errors.New("has keys with a forced command only, so that the user gets no shell")
+	ErrNotListed       = errors.New("leaves out a user who is enrolled, and cloud-init does not make the account")
+	ErrNoKey           = errors.New("is enrolled and has no SSH key here")
+	ErrLateKeys        = errors.New("fetches the keys from the network after SSH has started, and a failed fetch leaves the user without a key")
+	ErrPanelKeys       = errors.New("keeps the provider's keys off the server, and a user who is enrolled has no other key here")
+	ErrNoShell         = errors.New("ends every session of a user who is enrolled")
+	ErrAccountExpires  = errors.New("ends the account of a user who is enrolled: from that day on PAM refuses the right code")
+	ErrPasswordExpires = errors.New("expires the password of a user who is enrolled: the login asks for the current password after the code, and refuses a user who does not have it")
+	ErrNotCreated      = errors.New("does not go with SSH keys: cloud-init 22.4 and later makes neither this user nor the users after it")
+)
+
+// Why no card may leave a host.
+var (
+	ErrNoWayOut     = errors.New("no channel brings the card out")
+	ErrUnknownWay   = errors.New("no channel is known to bring the card out")
+	ErrUnknownImage = errors.New("the image's channels are not known here")
 )
 
 // What a document can have wrong.

@@ -47,6 +47,18 @@ type merger struct {
 	made   map[string]bool // users that their document makes as we would
 	users  bool            // a list of users was seen
 	looked int             // bytes of documents in the document
+
+	// For [Spec.Review].
+	image      *Image
+	prefix     string          // path of the document in the document that is looked at
+	warnings   Errors          // what may keep a user out
+	refused    Errors          // what the image refuses
+	listed     map[string]bool // users in the document's lists
+	keyed      map[string]bool // of them, those with SSH keys
+	hasDefault bool            // the image's own user is made
+	ownUser    string          // and has this name; empty if the document does not say
+	usersAt    *Error          // where the last list is
+	panelOff   *Error          // where the provider's keys are kept off
 }
 
 func (m *merger) merge(doc []byte) ([]byte, Errors) {
@@ -146,6 +158,8 @@ func (m *merger) lookAt(doc []byte) Errors {
 		m.users = true
 	}
 	errs, made := m.spec.clashes(t)
+	errs = append(errs, m.lockouts(t)...)
+	errs.sort()
 	if m.made == nil {
 		m.made = made
 	}
@@ -256,7 +270,10 @@ func (m *merger) lookInside(path, typ string, text []byte, level int) Errors {
 	if e != nil {
 		return nil
 	}
+	prefix := m.prefix
+	m.prefix += path + ": "
 	errs := m.look(k, text, level+1)
+	m.prefix = prefix
 	var kept Errors
 	for _, e := range errs {
 		if slices.ContainsFunc(ofForm, func(rule error) bool { return errors.Is(e.Rule, rule) }) {
@@ -282,7 +299,7 @@ func (m *merger) dropMade() {
 // inPlace puts everything into the text of a cloud-config.
 func (m *merger) inPlace(doc string) (string, error) {
 	var err error
-	for _, e := range []entry{m.in.merging, m.in.users, m.in.files} {
+	for _, e := range []entry{m.in.merging, m.in.root, m.in.users, m.in.files} {
 		// Without a list of users the image's own user is made: a list of ours must
 		// not change that.
 		if doc, err = splice(doc, e, true); err != nil {
@@ -302,6 +319,9 @@ func (m *merger) beside(theirs part) []byte {
 	} else {
 		b.WriteString("# What is in here comes after what the other parts say, and takes none of it\n# away.\n")
 		b.WriteString("merge_how: " + mergeRules + "\n")
+	}
+	if m.in.root.any() {
+		b.WriteString("\n" + m.in.root.block("", true))
 	}
 	if m.in.users.any() {
 		b.WriteString("\n" + m.in.users.block("", !m.users))

@@ -28,6 +28,10 @@ type Provider struct {
 	// 25.1 and 26.2 sets vendordata_raw (cloudinit/sources/DataSource….py).
 	Vendor bool
 
+	// OwnVendor means that the customer, or the operator that the document is for, can write the vendor-data, so that
+	// channels may come from there.
+	OwnVendor bool
+
 	// Source is where the limit is written. Confirmed means that somebody of this
 	// project has read it there.
 	Source    string
@@ -43,13 +47,13 @@ var providers = []Provider{
 	{Name: "hetzner", Limit: 32 << 10, Vendor: true, Source: "Hetzner Cloud API, create a server, user_data: 32 KiB", Confirmed: true},
 	{Name: "ibm", Limit: 64 << 10, Vendor: true, Source: "IBM Cloud VPC, user data: 64 K bytes", Confirmed: true},
 	{Name: "linode", Limit: 16 << 10, Source: "decoded; Linode's own github.com/linode/cluster-api-provider-linode counts so, its API says 65535 or 16 KB: https://techdocs.akamai.com/linode-api/reference/post-linode-instance", Confirmed: true},
-	{Name: "nocloud", Unlimited: true, Vendor: true, Source: "a disk or directory of your own: libvirt, QEMU", Confirmed: true},
-	{Name: "openstack", Limit: 65535, Encoded: true, Vendor: true, Source: "Nova user guide, user data: 65535 bytes of base64", Confirmed: true},
+	{Name: "nocloud", Unlimited: true, Vendor: true, OwnVendor: true, Source: "a disk or directory of your own: libvirt, QEMU", Confirmed: true},
+	{Name: "openstack", Limit: 65535, Encoded: true, Vendor: true, OwnVendor: true, Source: "Nova user guide, user data: 65535 bytes of base64", Confirmed: true},
 	{Name: "oracle", Limit: 32000, Encoded: true, Source: "all keys of the metadata together: https://docs.oracle.com/iaas/Content/Compute/Tasks/updatinginstancemetada.htm", Confirmed: true},
-	{Name: "proxmox", Unlimited: true, Vendor: true, Source: "a snippet or disk of your own", Confirmed: true},
+	{Name: "proxmox", Unlimited: true, Vendor: true, OwnVendor: true, Source: "a snippet or disk of your own", Confirmed: true},
 	{Name: "scaleway", Vendor: true, Source: "no limit published; default budget"},
 	{Name: "upcloud", Vendor: true, Source: "no limit published; default budget"},
-	{Name: "vmware", Limit: 524288, Vendor: true, Source: "vSphere API, CustomizationCloudinitPrep: 524288 bytes", Confirmed: true},
+	{Name: "vmware", Limit: 524288, Vendor: true, OwnVendor: true, Source: "vSphere API, CustomizationCloudinitPrep: 524288 bytes", Confirmed: true},
 	{Name: "vultr", Vendor: true, Source: "no limit published; default budget"},
 }
 
@@ -62,7 +66,11 @@ func FindProvider(name string) (Provider, bool) {
 	if name == "" {
 		return Provider{Limit: Budget}, true
 	}
-	i := slices.IndexFunc(providers, func(p Provider) bool { return p.Name == strings.ToLower(name) })
+	name = strings.ToLower(name)
+	if other, ok := aliases[name]; ok {
+		name = other
+	}
+	i := slices.IndexFunc(providers, func(p Provider) bool { return p.Name == name })
 	if i < 0 {
 		return Provider{}, false
 	}

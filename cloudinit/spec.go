@@ -221,27 +221,6 @@ func sameKey(login map[string]bool, recipient string) bool {
 	return err == nil && login[string(key.Marshal())]
 }
 
-// sshKey reads one line of authorized_keys.
-func sshKey(line string) (ssh.PublicKey, *Error) {
-	const fix = "give the one line of a file that ends in .pub"
-	if strings.Contains(line, "PRIVATE KEY") || strings.Contains(line, "PuTTY-User-Key-File") {
-		return nil, &Error{Rule: ErrPrivateKey, Fix: "keep it to yourself, and give the line of the file that ends in .pub"}
-	}
-	if strings.ContainsFunc(line, func(r rune) bool {
-		return r < ' ' && r != '\t' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 || r == 0xfffd
-	}) {
-		return nil, &Error{Rule: ErrNotSSHKey, Fix: fix}
-	}
-	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(line))
-	if err != nil || len(rest) > 0 || strings.TrimSpace(line) != line {
-		return nil, &Error{Value: abbreviate(line), Rule: ErrNotSSHKey, Fix: fix}
-	}
-	if key.Type() == "ssh-dss" {
-		return nil, &Error{Value: key.Type(), Rule: ErrNotSSHKey, Fix: "sshd takes no DSA keys any more; use an ed25519 key"}
-	}
-	return key, nil
-}
-
 func abbreviate(s string) string {
 	const head = 24
 	if r := []rune(s); len(r) > head {

@@ -31,7 +31,7 @@ func splice(doc string, e entry, keep bool) (string, error) {
 		return "", errElsewhere
 	}
 	f, problem := t.get(e.key)
-	if problem != nil || f != nil && (f.elsewhere || f.value.Anchor != "" || f.value.Kind != yaml.SequenceNode && e.text == "") {
+	if problem != nil || f != nil && (f.elsewhere || f.value.Anchor != "" || f.value.Kind != yaml.SequenceNode && len(e.scalars) == 0) {
 		return "", errElsewhere
 	}
 	if f != nil {
@@ -45,7 +45,7 @@ func splice(doc string, e entry, keep bool) (string, error) {
 	switch {
 	case f == nil:
 		tries = s.newKey(t)
-	case e.text != "":
+	case len(e.scalars) > 0:
 		return doc, nil // it says the same already
 	case f.value.Style&yaml.FlowStyle != 0:
 		tries = s.flowItems(f)
@@ -105,8 +105,16 @@ func (s *splicer) newPair(root *yaml.Node) []insertion {
 	open := s.offset(root.Line, root.Column)
 	end, last := closing(s.doc, max(open, 0))
 	var text string
-	if s.entry.text != "" {
-		text = `"merge_how": ` + quoteJSON(s.entry.text) + `, "` + s.entry.key + `": ` + quoteJSON(s.entry.text)
+	if len(s.entry.scalars) > 0 {
+		var pairs []string
+		for _, p := range s.entry.scalars {
+			value := p.value
+			if !word(value) {
+				value = quoteJSON(value)
+			}
+			pairs = append(pairs, quoteJSON(p.key)+": "+value)
+		}
+		text = strings.Join(pairs, ", ")
 	} else {
 		text = quoteJSON(s.entry.key) + ": [" + s.entry.flow(s.keep) + "]"
 	}
@@ -287,7 +295,7 @@ func (s *splicer) agrees(before theirs, out string) bool {
 	for i, j := 0, 0; j < len(after.root.Content); j += 2 {
 		key, value := after.root.Content[j], after.root.Content[j+1]
 		switch {
-		case i < len(old) && same(old[i], key) && key.Value == s.entry.key && s.entry.text == "":
+		case i < len(old) && same(old[i], key) && key.Value == s.entry.key && len(s.entry.scalars) == 0:
 			was := old[i+1]
 			if !sameShape(was, value, false) || len(value.Content) < len(was.Content) || !allSame(was.Content, value.Content[:len(was.Content)]) {
 				return false
@@ -300,7 +308,7 @@ func (s *splicer) agrees(before theirs, out string) bool {
 		case key.Value == s.entry.key && value.Kind == yaml.SequenceNode:
 			rest = value.Content
 			added++
-		case s.entry.text != "" && (key.Value == "merge_how" || key.Value == s.entry.key) && value.Value == s.entry.text:
+		case slices.ContainsFunc(s.entry.scalars, func(p pair) bool { return p.key == key.Value && p.value == value.Value }):
 			added++
 		default:
 			return false
@@ -312,8 +320,8 @@ func (s *splicer) agrees(before theirs, out string) bool {
 	if count(after.root.Content, s.entry.key) != 1 || lost(old, after.root.Content, s.entry) {
 		return false
 	}
-	if s.entry.text != "" {
-		return added == 2
+	if n := len(s.entry.scalars); n > 0 {
+		return added == n
 	}
 	return added == 1 && s.says(rest)
 }
@@ -322,8 +330,8 @@ func (s *splicer) agrees(before theirs, out string) bool {
 func lost(old, now []*yaml.Node, e entry) bool {
 	extra := len(now) - len(old)
 	switch {
-	case e.text != "":
-		return extra != 4
+	case len(e.scalars) > 0:
+		return extra != 2*len(e.scalars)
 	case count(old, e.key) == 0:
 		return extra != 2
 	}

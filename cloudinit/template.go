@@ -15,6 +15,7 @@ var (
 	template         = regexp.MustCompile(`(?i)^\s*## template: *jinja[^\n]*\n\s*#cloud-config\b`)
 	templateUsers    = regexp.MustCompile(`(?im)^["']?users["']?[ \t]*:`)
 	templatePassword = regexp.MustCompile(`(?im)^["']?ssh_pwauth["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
+	templateRoot     = regexp.MustCompile(`(?im)^["']?disable_root["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
 	templateKey      = regexp.MustCompile(`(?m)^["']?(` + moduleKey + `)["']?[ \t]*:`)
 	templatePath     = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s{,-])?["']?path["']?[ \t]*:[ \t]*["']?(/[^\s"',}]+)`)
 )
@@ -41,6 +42,11 @@ func (m *merger) lookInTemplate(doc []byte) Errors {
 	}
 	if found := templatePassword.FindSubmatchIndex(doc); found != nil {
 		clash("ssh_pwauth", found, ErrPasswordAuth, fixPasswordAuth)
+	}
+	if found := templateRoot.FindSubmatchIndex(doc); found != nil {
+		if _, is := m.enrolled("root"); is {
+			clash(disableRoot, found, ErrDisableRoot, fixDisableRoot)
+		}
 	}
 	return errs
 }

@@ -242,12 +242,6 @@ func (s Spec) clashes(t theirs) (errs Errors, made map[string]bool) {
 	if s.Vendor {
 		errs = append(errs, clashingMergeRules(t)...)
 	}
-	slices.SortStableFunc(errs, func(a, b *Error) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
 	return errs, made
 }
 
@@ -374,7 +368,7 @@ func clashingPasswords(t theirs, _ map[string]bool) Errors {
 		return Errors{e}
 	}
 	// The words are those of cloud-init's util.is_true.
-	if f == nil || f.value.Kind != yaml.ScalarNode || !slices.Contains(yes, strings.ToLower(strings.TrimSpace(f.value.Value))) {
+	if f == nil || !isTrue(f.value) {
 		return nil
 	}
 	return Errors{at(f.value, "ssh_pwauth", f.value.Value, ErrPasswordAuth, fixPasswordAuth)}

@@ -27,7 +27,10 @@ var ErrReport = errors.New("is no report of a bake")
 var ErrRefused = errors.New("the image would refuse this layer as a whole")
 
 // An Image is what a bake's report says of an image.
-type Image struct{ policy *policy.Policy }
+type Image struct {
+	policy  *policy.Policy
+	openSSH string // version of sshd, as in 9.2; empty if the report has none
+}
 
 // ParseReport reads the report of a bake, see docs/report.md. file names it in
 // errors, which are [Errors].
@@ -35,6 +38,7 @@ func ParseReport(file string, data []byte) (*Image, error) {
 	var r struct {
 		Version int
 		Policy  string
+		OpenSSH string
 	}
 	if err := json.Unmarshal(data, &r); err != nil || r.Version != 1 || r.Policy == "" {
 		return nil, Errors{{File: file, Rule: ErrReport, Fix: `use the file that report = "…" names in the provisioner's block`}}
@@ -43,7 +47,7 @@ func ParseReport(file string, data []byte) (*Image, error) {
 	if err != nil {
 		return nil, fromPolicy(err)
 	}
-	return &Image{p}, nil
+	return &Image{p, r.OpenSSH}, nil
 }
 
 // effective lays s over the image's policy. The errors are those for which an

@@ -254,8 +254,10 @@ func TestDataSources(t *testing.T) {
 			}
 			if err := d.Configure(value); err != nil {
 				t.Errorf("%s: %v", b.DefRange, err)
-			} else if _, err := d.Execute(); err != nil {
+			} else if out, err := d.Execute(); err != nil {
 				t.Errorf("%s: %v", b.DefRange, err)
+			} else if w := out.GetAttr("warnings"); w.LengthInt() > 0 {
+				t.Errorf("%s: %#v", b.DefRange, w)
 			}
 		}
 	}

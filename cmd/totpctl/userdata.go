@@ -59,6 +59,9 @@ With --ticket a token goes into the document, and what recognises it into FILE.
 which got this document. Name the image's report, so that it knows who else may
 read the cards and whether the image takes this document at all.
 
+--for checks the document for a provider: its size, and with --image-report
+whether the card can leave the server by a channel of the image or the document.
+
 --vendor makes the provider's layer, for vendor-data: issuer, channels and users,
 which stay beside what customers write.`,
 		Example: `    $ totpctl user-data --user alice --ssh-key alice.pub --recipient age1… -o user-data
@@ -76,7 +79,7 @@ which stay beside what customers write.`,
 	f.SortFlags = false
 	o.spec.add(f)
 	f.StringVar(&o.merge, "merge", "", "put it into your own document in `FILE` (- is standard input)")
-	f.StringVar(&o.provider, "for", "", "check the size for a `PROVIDER`; list shows them")
+	f.StringVar(&o.provider, "for", "", "check size and channels for a `PROVIDER`; list shows them")
 	f.StringVar(&o.ticket, "ticket", "", "put a token in, and write the ticket to the new `FILE`")
 	f.DurationVar(&o.lifetime, "ticket-lifetime", cloudinit.TicketLifetime, "how long the ticket waits for the first card, as `168h`")
 	f.StringVar(&o.report, "image-report", "", "the report of the image's bake is in `FILE`")
@@ -151,7 +154,7 @@ func userData(o userDataOptions) error {
 	for _, err := range spec.Unfit(image) {
 		warningf("%v", err)
 	}
-	doc, err := o.document(spec)
+	doc, err := o.document(spec, cloudinit.Host{Provider: provider, Image: image})
 	if err != nil {
 		return err
 	}
@@ -161,18 +164,34 @@ func userData(o userDataOptions) error {
 	return o.write(doc, ticket)
 }
 
-func (o userDataOptions) document(spec cloudinit.Spec) ([]byte, error) {
+// document makes the document, and warns of what may keep its users out.
+func (o userDataOptions) document(spec cloudinit.Spec, host cloudinit.Host) ([]byte, error) {
+	var own, doc []byte
+	var err error
 	if o.merge == "" {
-		doc, err := spec.Document()
-		return doc, specError(err)
+		doc, err = spec.Document()
+	} else {
+		// As it is: what a byte order mark would do to it is for the merge to say.
+		if own, err = readRaw(o.merge, cloudinit.MaxSize); err != nil {
+			return nil, err
+		}
+		doc, err = spec.Merge(o.merge, own)
 	}
-	// As it is: what a byte order mark would do to it is for the merge to say.
-	own, err := readRaw(o.merge, cloudinit.MaxSize)
-	if err != nil {
+	warnings, errs := spec.Review(host, o.merge, own)
+	for _, w := range warnings {
+		warningf("%v", w)
+	}
+	var refused cloudinit.Errors
+	if errors.As(err, &refused) {
+		errs, err = append(refused, errs...), nil
+	}
+	switch {
+	case err != nil:
 		return nil, err
+	case len(errs) > 0:
+		return nil, specError(errs)
 	}
-	doc, err := spec.Merge(o.merge, own)
-	return doc, specError(err)
+	return doc, nil
 }
 
 // write puts the document where it was asked for. The ticket comes first: a
@@ -267,7 +286,25 @@ func providerTable() string {
 		fmt.Fprintf(&b, "%-14s %-28s %-12s %s\n", p.Name, p, vendor, source)
 	}
 	fmt.Fprintf(&b, "%-14s %-28s\n", "(without --for)", fmt.Sprintf("%d bytes", cloudinit.Budget))
+	b.WriteString("\n" + channelTable())
 	b.WriteString("\nvendor-data as cloud-init 25.1 and 26.2 read them: cloudinit/sources at https://github.com/canonical/cloud-init\n")
+	return b.String()
+}
+
+// channelTable is a list for people of the channels that bring a card out.
+func channelTable() string {
+	var b strings.Builder
+	row := func(name string, cell func(kind string) string) {
+		fmt.Fprintf(&b, "%-14s", name)
+		for _, kind := range cloudinit.ChannelKinds() {
+			fmt.Fprintf(&b, " %-*s", len(kind), cell(kind))
+		}
+		b.WriteByte('\n')
+	}
+	row("card leaves by", func(kind string) string { return kind })
+	for _, p := range cloudinit.Providers() {
+		row(p.Name, func(kind string) string { return p.Route(kind).Availability.String() })
+	}
 	return b.String()
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
 // specFlags are the options that say what is in a document.
@@ -99,7 +100,7 @@ func (s *specFlags) read(vendor bool) (cloudinit.Spec, error) {
 	}
 	for i, u := range s.users {
 		for _, name := range s.rFiles[i] {
-			list, err := readLines(name)
+			list, err := readRecipients(name)
 			if err != nil {
 				return spec, err
 			}
@@ -183,16 +184,63 @@ func readKeys(list []string) ([]string, error) {
 // maxLines bounds a file of keys.
 const maxLines = 1 << 20
 
+// readRecipients returns the recipients in a file. SSH keys that cannot decrypt are
+// skipped with a warning where there are others, as age does: a file of all keys of
+// an account often has some.
+func readRecipients(name string) ([]string, error) {
+	lines, err := readNumbered(name)
+	if err != nil {
+		return nil, err
+	}
+	var good, skipped []fileLine
+	for _, l := range lines {
+		if _, err := seal.ParseRecipient(l.text); errors.Is(err, seal.ErrUnsupportedSSH) || errors.Is(err, seal.ErrShortRSA) {
+			skipped = append(skipped, l)
+		} else {
+			good = append(good, l)
+		}
+	}
+	if len(good) == 0 {
+		return texts(skipped), nil // an error says why
+	}
+	for _, l := range skipped {
+		typ, _, _ := strings.Cut(l.text, " ")
+		warningf("file %q: line %d: %q key is skipped: age cannot seal to it", name, l.line, typ)
+	}
+	return texts(good), nil
+}
+
+// A fileLine is a line of a file, with its number.
+type fileLine struct {
+	line int
+	text string
+}
+
+func texts(lines []fileLine) []string {
+	var out []string
+	for _, l := range lines {
+		out = append(out, l.text)
+	}
+	return out
+}
+
 // readLines returns the lines of a file, without comments.
 func readLines(name string) ([]string, error) {
+	lines, err := readNumbered(name)
+	return texts(lines), err
+}
+
+func readNumbered(name string) ([]fileLine, error) {
 	data, err := readInput(name, maxLines)
 	if err != nil {
 		return nil, err
 	}
-	var lines []string
+	var lines []fileLine
+	n := 0
 	for line := range strings.Lines(string(data)) {
+		n++
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			lines = append(lines, line)
+			lines = append(lines, fileLine{n, line})
 		}
 	}
 	if err := notPublic(string(data)); err != nil {

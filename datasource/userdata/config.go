@@ -42,8 +42,10 @@ type Config struct {
 	// `file("…")` for a file.
 	Merge string `mapstructure:"merge"`
 
-	// Whose limit the document must keep, as `totpctl user-data --for list` names
-	// them. Default: 12 KiB, which fits everywhere.
+	// The provider that the instance runs at, as `totpctl user-data --for list` names
+	// it: the document must keep its size limit, and with `image_report` a channel of the
+	// image or the document must bring the card out of its machines. Default: any, with
+	// 12 KiB, which fits everywhere.
 	Provider string `mapstructure:"provider"`
 
 	// Makes the provider's layer, for vendor-data. Default: `false`.
@@ -84,7 +86,7 @@ type User struct {
 // Channel is a way for envelopes out of the instance. Those that carry
 // credentials are for a policy file.
 type Channel struct {
-	// `virtio`, `console`, `file` or `openstack`.
+	// `virtio`, `console`, `file`, `openstack` or `ssh-banner`.
 	Type string `mapstructure:"type" required:"true"`
 
 	// virtio: the name of the port. Default: `org.totp.enroll.0`.
@@ -106,4 +108,8 @@ type DatasourceOutput struct {
 	// The token in the document; empty where it has none. It is for a sensitive `local`
 	// alone, see below.
 	Token string `mapstructure:"token"`
+
+	// What may keep users of the document from logging in, each with what to do about it,
+	// as `totpctl user-data` prints it. They are in Packer's log (`PACKER_LOG=1`) too.
+	Warnings []string `mapstructure:"warnings"`
 }

@@ -98,9 +98,10 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 // FlatDatasourceOutput is an auto-generated flat version of DatasourceOutput.
 // Where the contents of a field with a `mapstructure:,squash` tag are bubbled up.
 type FlatDatasourceOutput struct {
-	UserData *string `mapstructure:"user_data" cty:"user_data" hcl:"user_data"`
-	Ticket   *string `mapstructure:"ticket" cty:"ticket" hcl:"ticket"`
-	Token    *string `mapstructure:"token" cty:"token" hcl:"token"`
+	UserData *string  `mapstructure:"user_data" cty:"user_data" hcl:"user_data"`
+	Ticket   *string  `mapstructure:"ticket" cty:"ticket" hcl:"ticket"`
+	Token    *string  `mapstructure:"token" cty:"token" hcl:"token"`
+	Warnings []string `mapstructure:"warnings" cty:"warnings" hcl:"warnings"`
 }
 
 // FlatMapstructure returns a new FlatDatasourceOutput.
@@ -118,6 +119,7 @@ func (*FlatDatasourceOutput) HCL2Spec() map[string]hcldec.Spec {
 		"user_data": &hcldec.AttrSpec{Name: "user_data", Type: cty.String, Required: false},
 		"ticket":    &hcldec.AttrSpec{Name: "ticket", Type: cty.String, Required: false},
 		"token":     &hcldec.AttrSpec{Name: "token", Type: cty.String, Required: false},
+		"warnings":  &hcldec.AttrSpec{Name: "warnings", Type: cty.List(cty.String), Required: false},
 	}
 	return s
 }

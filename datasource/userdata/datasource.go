@@ -8,7 +8,9 @@
 // # Promises
 //
 // Configure reports every mistake of the block at once, each with the path of
-// its field. What Execute returns, the agent takes. Token and ticket are masked
+// its field, and refuses a document that certainly locks its users out. What may do so
+// is in the output warnings, and in Packer's log. What Execute returns, the agent
+// takes. Token and ticket are masked
 // in the plugin's logs. Both are one line, so that Packer masks them wherever it
 // prints them, if the template makes them sensitive.
 //
@@ -25,6 +27,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"slices"
 	"strings"
@@ -57,6 +60,7 @@ type Datasource struct {
 	image    *cloudinit.Image
 	provider cloudinit.Provider
 	lifetime time.Duration
+	warnings []string
 }
 
 // ConfigSpec returns what the HCL block may contain.
@@ -104,13 +108,40 @@ func (d *Datasource) Configure(raws ...any) error {
 		errs = append(errs, specErrs...)
 	} else if _, err := d.spec.Layer(); err != nil {
 		errs = append(errs, split(err)...)
-	} else if d.image != nil {
-		errs = append(errs, split(d.spec.Fits(d.image))...)
+	} else {
+		if d.image != nil {
+			errs = append(errs, split(d.spec.Fits(d.image))...)
+		}
+		errs = append(errs, d.review()...)
 	}
 	if len(errs) > 0 {
 		return packersdk.MultiErrorAppend(nil, blockErrors(errs)...)
 	}
 	return nil
+}
+
+// review keeps the warnings about the document, and returns what certainly keeps its
+// users out.
+func (d *Datasource) review() []error {
+	var own []byte
+	if d.config.Merge != "" {
+		own = []byte(d.config.Merge)
+	}
+	warnings, errs := d.spec.Review(cloudinit.Host{Provider: d.provider, Image: d.image}, "merge", own)
+	for _, err := range blockErrors(warnings.Unwrap()) {
+		d.warn(err.Error())
+	}
+	for _, name := range d.spec.Unread(d.image) {
+		d.warn(fmt.Sprintf("user %q: no recipient is named, so that there will be no card unless the image or the provider names one", name))
+	}
+	return errs.Unwrap()
+}
+
+// warn keeps a warning for the output. A data source has no way to print, but for
+// Packer's log.
+func (d *Datasource) warn(text string) {
+	d.warnings = append(d.warnings, text)
+	log.Printf("[WARN] totp-userdata: %s", text)
 }
 
 // readSpec makes the spec of the block, or of its policy_file.
@@ -203,6 +234,10 @@ func (d *Datasource) Execute() (cty.Value, error) {
 		return none, err
 	}
 	out.UserData = string(doc)
+	for _, err := range spec.Unfit(d.image) {
+		d.warn(err.Error())
+	}
+	out.Warnings = append([]string{}, d.warnings...)
 	return hcl2helper.HCL2ValueFromConfig(out, d.OutputSpec()), nil
 }
 

@@ -150,6 +150,60 @@ func TestConfigureErrors(t *testing.T) {
 	}
 }
 
+// TestReview: what certainly keeps a user out is an error, and what may do so is in the
+// output.
+func TestReview(t *testing.T) {
+	dir := t.TempDir()
+	report := filepath.ToSlash(filepath.Join(dir, "report.json"))
+	if err := os.WriteFile(report, []byte(`{"version":1,"openssh":"9.2","policy":"version: 1\nsshd: {algorithms: strict, root_login: deny}\n"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBFfgbB1TJtTZBYDZBkSMQcTVumkOw6Sgm0QbyNS8FM94jfwiT2LXkLIfnCNtHaN10sgzCXpTXd/M+iXIpy0y1cM= anna"
+	root := "user {\n name = \"root\"\n recipients = [\"" + aliceAge + "\"]\n}\n"
+	for _, tt := range []struct {
+		name, body string
+		rule       error  // of the only error; nil: none
+		path       string // of the error
+		warnings   []string
+	}{
+		{"nothing", alice, nil, "", nil},
+		{"no way out", alice + `provider = "hetzner"` + "\n" + `image_report = "` + report + `"`, cloudinit.ErrNoWayOut, "user[0]", nil},
+		{"a key that the image refuses", strings.Replace(alice, aliceSSH, ecdsa, 1) + `image_report = "` + report + `"`, cloudinit.ErrImageRefusesKey, "user[0].ssh_keys[0]", nil},
+		{"root is refused", root + `image_report = "` + report + `"`, cloudinit.ErrRootDenied, "user[0].name", nil},
+		{"unknown image", alice + `provider = "hetzner"`, nil, "", []string{`user[0]: "alice": the image's channels are not known`}},
+		{"two at once", "user { name = \"alice\" }\nprovider = \"hetzner\"\nmerge = \"#cloud-config\\nusers: [alice]\\n\"", nil, "", []string{
+			`user[0]: "alice": the image's channels are not known`, `merge:2:9: users[0]: "alice": is enrolled and has no SSH key`, `user "alice": no recipient`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, err := configure(t, tt.body)
+			if tt.rule != nil {
+				var multi *packersdk.MultiError
+				var e *cloudinit.Error
+				if !errors.As(err, &multi) || len(multi.Errors) != 1 || !errors.As(multi.Errors[0], &e) || !errors.Is(e, tt.rule) || e.Path != tt.path {
+					t.Errorf("got %v, want %v", err, tt.rule)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := d.Execute()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := v.GetAttr("warnings").AsValueSlice()
+			if len(got) != len(tt.warnings) {
+				t.Fatalf("got %v, want %q", got, tt.warnings)
+			}
+			for i, want := range tt.warnings {
+				if !strings.HasPrefix(got[i].AsString(), want) {
+					t.Errorf("got %q, want %q", got[i].AsString(), want)
+				}
+			}
+		})
+	}
+}
+
 func execute(t *testing.T, body string) DatasourceOutput {
 	t.Helper()
 	d, err := configure(t, body)

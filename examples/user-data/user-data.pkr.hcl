@@ -37,6 +37,11 @@ data "totp-userdata" "instance" {
 
   merge  = file("${path.root}/web.yaml")
   ticket = true
+
+  # Where the instance runs: its size limit, and whether an image's channel brings the
+  # card out there. On a plain VPS, such as hetzner, add a channel of the type
+  # ssh-banner, and use a post-quantum recipient (totpctl keygen --pq).
+  provider = "nocloud"
 }
 
 # Packer shows none of the three. The document alone would not do: Packer masks a

@@ -5,8 +5,8 @@ package policy
 
 import (
 	"net/url"
-	"strconv"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -39,10 +39,10 @@ func shown(path string, n *yaml.Node) string {
 	return show(n.Value)
 }
 
-// shownName is show for an unknown key, which is part of a path and so reaches a
-// terminal without quotes: no control, format or bidirectional character may.
+// shownName is show for an unknown key, which is in a path and so without quotes: a
+// name with anything that a terminal acts upon, or shows in another order, is left out.
 func shownName(key string) string {
-	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+	if s := show(key); s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return s
 	}
 	return "…"

@@ -159,7 +159,7 @@ func parseRecipient(s string) (seal.Recipient, error) {
 	}
 	r, err := seal.ParseRecipient(s)
 	if err != nil {
-		return r, known(err, seal.ErrIdentityAsRecipient, seal.ErrUnsupportedSSH, seal.ErrPlugin, seal.ErrBadRecipient, seal.ErrUnknownRecipient)
+		return r, known(err, seal.ErrIdentityAsRecipient, seal.ErrUnsupportedSSH, seal.ErrPlugin, seal.ErrShortRSA, seal.ErrKeyOptions, seal.ErrBadRecipient, seal.ErrUnknownRecipient)
 	}
 	return r, nil
 }
@@ -186,6 +186,10 @@ func recipientFix(err error) string {
 		return "age seals to ssh-ed25519 and ssh-rsa keys only; name one of those or an age1… recipient"
 	case errors.Is(err, seal.ErrPlugin):
 		return "plugins are not there on the instance; name an age1…, age1pq1…, age1tag1… or age1tagpq1… recipient"
+	case errors.Is(err, seal.ErrShortRSA):
+		return "use one of 2048 bits or more, or an age1… recipient"
+	case errors.Is(err, seal.ErrKeyOptions):
+		return "leave them out: a recipient begins with ssh-ed25519 or ssh-rsa"
 	case errors.Is(err, seal.ErrBadRecipient):
 		return "copy it again, as a whole and on one line"
 	}

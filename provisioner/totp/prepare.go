@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/packer-plugin-sdk/template/config"
 	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/agentbin"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 )
@@ -109,6 +110,10 @@ func (p *Provisioner) preparePolicy() []error {
 		return []error{err}
 	}
 	p.policy = data
+	p.channels = nil
+	for _, c := range pol.Channels {
+		p.channels = append(p.channels, cloudinit.Channel(c))
+	}
 	return nil
 }
 

@@ -37,15 +37,17 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/agentbin"
 )
 
 // Provisioner is the Packer provisioner totp. Its zero value is ready for
 // Prepare.
 type Provisioner struct {
-	config Config
-	policy []byte // canonical YAML of the image's policy
-	agents agents // nil: the embedded ones
+	config   Config
+	policy   []byte // canonical YAML of the image's policy
+	channels []cloudinit.Channel
+	agents   agents // nil: the embedded ones
 }
 
 // agents is where the agents come from: agentbin, or a test's own.
@@ -66,6 +68,7 @@ func (p *Provisioner) ConfigSpec() hcldec.ObjectSpec { return p.config.FlatMapst
 // execute_command alone, and are never logged: they hold the build's SSH key.
 func (p *Provisioner) Provision(ctx context.Context, ui packersdk.Ui, comm packersdk.Communicator, generated map[string]any) (err error) {
 	start := time.Now()
+	p.warnProvider(ui)
 	g, err := p.probe(ctx, ui, comm)
 	if err != nil && g == nil {
 		return err
@@ -93,6 +96,19 @@ func (p *Provisioner) Provision(ctx context.Context, ui packersdk.Ui, comm packe
 		}
 	}
 	return nil
+}
+
+// warnProvider says if no channel of the image is known to bring a card out of the
+// machines of the builder's provider. It is a warning, since user-data may name
+// another channel.
+func (p *Provisioner) warnProvider(ui packersdk.Ui) {
+	provider, ok := cloudinit.FindBuilder(p.config.PackerBuilderType)
+	if !ok {
+		return
+	}
+	if e := provider.CheckImage(p.channels); e != nil {
+		ui.Sayf("totp: warning: %v", e)
+	}
 }
 
 // run is one provisioning of one guest.

@@ -66,6 +66,55 @@ func TestProvision(t *testing.T) {
 	}
 }
 
+// TestProviderWarning: a build for a provider whose machines no channel of the image
+// leaves says so, and goes on.
+func TestProviderWarning(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nchannels: [{type: virtio}, {type: ssh-banner}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	channels := func(types ...string) map[string]any {
+		var list []map[string]any
+		for _, typ := range types {
+			list = append(list, map[string]any{"type": typ})
+		}
+		return map[string]any{"channel": list}
+	}
+	for _, tt := range []struct {
+		builder string
+		config  map[string]any
+		warned  bool
+	}{
+		{"hcloud", nil, true},
+		{"hcloud", channels("virtio", "console"), true},
+		{"hcloud", channels("virtio", "ssh-banner"), false},
+		{"hcloud", map[string]any{"policy_file": file}, false},
+		{"digitalocean", channels("file"), true},
+		{"amazon-ebs", nil, false},
+		{"amazon-ebs", channels("openstack"), true},
+		{"openstack", channels("openstack"), false},
+		{"googlecompute", nil, false},
+		{"azure-arm", nil, true},
+		{"proxmox-iso", nil, false},
+		{"qemu", channels("openstack"), false},
+		{"null", channels("openstack"), false},
+		{"", nil, false},
+	} {
+		config := map[string]any{"packer_builder_type": tt.builder}
+		for k, v := range tt.config {
+			config[k] = v
+		}
+		ui := &recordingUI{}
+		if err := prepared(t, config).Provision(t.Context(), ui, newFakeComm(), nil); err != nil {
+			t.Fatal(err)
+		}
+		n := strings.Count(ui.all(), "totp: warning: channels: no channel ")
+		if (n == 1) != tt.warned || n > 1 {
+			t.Errorf("%s, %v: warned: %v, want %v\n%s", tt.builder, tt.config, n, tt.warned, ui.all())
+		}
+	}
+}
+
 func TestProvisionFailures(t *testing.T) {
 	probe := func(old, new string) answer { return answer{stdout: strings.Replace(goodProbe, old, new, 1)} }
 	whole := []string{"run probe", "upload totp-agent", "upload policy.yaml", "run bake", "run report", "run remove"}

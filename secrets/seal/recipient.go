@@ -4,6 +4,7 @@
 package seal
 
 import (
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -26,6 +27,8 @@ var (
 	ErrIdentityAsRecipient = errors.New("is a secret key where a recipient is wanted")
 	ErrUnsupportedSSH      = errors.New("is an SSH key that cannot decrypt")
 	ErrPlugin              = errors.New("needs an age plugin")
+	ErrShortRSA            = errors.New("is an RSA key of less than 2048 bits")
+	ErrKeyOptions          = errors.New("has options of authorized_keys before the key")
 )
 
 // A Class is what an envelope is proof against. The recipients of one envelope
@@ -85,10 +88,13 @@ const accepted = "use a recipient that begins with age1, age1pq1, age1tag1 or ag
 // recipient, age1tagpq, has 2015 bytes, an RSA key of 16384 bits 2800.
 const maxRecipient = 8 << 10
 
+// minRSA is age's own limit.
+const minRSA = 2048
+
 // ParseRecipient reads one recipient, as age(1) takes it on its command line.
 // Blanks around it are passed over, and so is the comment of an SSH key. The
 // errors are [ErrUnknownRecipient], [ErrBadRecipient], [ErrIdentityAsRecipient],
-// [ErrUnsupportedSSH] and [ErrPlugin].
+// [ErrUnsupportedSSH], [ErrPlugin], [ErrShortRSA] and [ErrKeyOptions].
 func ParseRecipient(s string) (Recipient, error) {
 	s = strings.TrimSpace(s)
 	fail := func(rule error, fix string) (Recipient, error) {
@@ -139,6 +145,9 @@ func ParseRecipient(s string) (Recipient, error) {
 	case strings.HasPrefix(word, "ssh-"):
 		return fail(ErrUnsupportedSSH, accepted)
 	}
+	if _, _, options, _, err := ssh.ParseAuthorizedKey([]byte(s)); err == nil && len(options) > 0 {
+		return fail(ErrKeyOptions, "leave them out: begin with ssh-")
+	}
 	return fail(ErrUnknownRecipient, accepted)
 }
 
@@ -167,13 +176,18 @@ func parseSSH(s string, fail func(error, string) (Recipient, error)) (Recipient,
 		r.age, err = agessh.NewEd25519Recipient(key)
 	case ssh.KeyAlgoRSA:
 		r.kind = SSHRSA
+		if k, ok := key.(ssh.CryptoPublicKey); ok {
+			if k, ok := k.CryptoPublicKey().(*rsa.PublicKey); ok && k.N.BitLen() < minRSA {
+				return fail(ErrShortRSA, "use one of 2048 bits or more, or better an age1… recipient; totpctl keygen makes one")
+			}
+		}
 		r.age, err = agessh.NewRSARecipient(key)
 	default:
 		// The key's blob names another type than the line does.
 		return fail(ErrBadRecipient, "copy the whole line of the .pub file again")
 	}
 	if err != nil {
-		return fail(ErrBadRecipient, "an RSA key needs 2048 bits or more")
+		return fail(ErrBadRecipient, "copy the whole line of the .pub file again")
 	}
 	return r, nil
 }

@@ -124,7 +124,7 @@ func TestParseRecipientErrors(t *testing.T) {
 		"two lines":             {ed + ed, seal.ErrUnknownRecipient},
 		"escape sequence":       {x25519 + "\x1b[2J", seal.ErrUnknownRecipient},
 		"too long":              {"age1" + strings.Repeat("q", 8<<10), seal.ErrUnknownRecipient},
-		"options before":        {"no-pty " + ed, seal.ErrUnknownRecipient},
+		"options before":        {"no-pty " + ed, seal.ErrKeyOptions},
 		"X25519 cut short":      {x25519[:60], seal.ErrBadRecipient},
 		"X25519 mistyped":       {x25519[:20] + swap(x25519[20]) + x25519[21:], seal.ErrBadRecipient},
 		"X25519 with more":      {x25519 + " alice", seal.ErrBadRecipient},
@@ -134,7 +134,7 @@ func TestParseRecipientErrors(t *testing.T) {
 		"SSH cut short":         {ed[:60], seal.ErrBadRecipient},
 		"SSH without key":       {"ssh-ed25519", seal.ErrBadRecipient},
 		"SSH of another type":   {strings.Replace(ed, "ssh-ed25519", "ssh-rsa", 1), seal.ErrBadRecipient},
-		"SSH RSA of 1024 bits":  {read(t, "rsa1024.pub"), seal.ErrBadRecipient},
+		"SSH RSA of 1024 bits":  {read(t, "rsa1024.pub"), seal.ErrShortRSA},
 		"SSH ECDSA":             {read(t, "ecdsa.pub"), seal.ErrUnsupportedSSH},
 		"SSH DSA":               {read(t, "dsa.pub"), seal.ErrUnsupportedSSH},
 		"SSH certificate":       {"ssh-ed25519-cert-v01@openssh.com AAAA", seal.ErrUnsupportedSSH},
@@ -154,7 +154,7 @@ func TestParseRecipientErrors(t *testing.T) {
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("%v; want %v", err, tt.err)
 			}
-			for _, other := range []error{seal.ErrUnknownRecipient, seal.ErrBadRecipient, seal.ErrIdentityAsRecipient, seal.ErrUnsupportedSSH, seal.ErrPlugin} {
+			for _, other := range []error{seal.ErrUnknownRecipient, seal.ErrBadRecipient, seal.ErrIdentityAsRecipient, seal.ErrUnsupportedSSH, seal.ErrPlugin, seal.ErrShortRSA, seal.ErrKeyOptions} {
 				if other != tt.err && errors.Is(err, other) {
 					t.Errorf("it is %v as well", other)
 				}
