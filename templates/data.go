@@ -3,7 +3,10 @@
 
 package templates
 
-import "strings"
+import (
+	"path"
+	"strings"
+)
 
 // A Setting is one keyword of sshd_config(5).
 type Setting struct {
@@ -85,6 +88,7 @@ type Agent struct {
 	PAMStateDir string
 	StateDir    string // absolute
 	RunDir      string // relative to /run
+	SendPath    string // the socket of the process that speaks to the network
 	CleanMark   string // the file that says that an image is to be cleaned still
 	Module      string // cloud-init's module of ours
 	SSHService  string // the unit that starts sshd
@@ -94,7 +98,7 @@ type Agent struct {
 func (a Agent) values() map[string]string {
 	return map[string]string{
 		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
-		"Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
+		"StateName": strings.TrimPrefix(a.StateDir, "/var/lib/"), "SendPath": a.SendPath, "SendDir": path.Dir(a.SendPath), "Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
 	}
 }
 

@@ -23,6 +23,7 @@ var agent = templates.Agent{
 	PAMStateDir: "/var/lib/google-authenticator",
 	StateDir:    "/var/lib/totp-agent",
 	RunDir:      "totp-agent",
+	SendPath:    "/run/totp-deliver/send",
 	CleanMark:   "/var/lib/totp-agent/clean.json",
 	Module:      "/usr/lib/python3/dist-packages/cc_totp.py",
 	SSHService:  "ssh.service",
@@ -51,6 +52,8 @@ var data = map[string]templates.Data{
 	"etc/systemd/system/totp-deliver.service":        agent,
 	"etc/systemd/system/totp-deliver.timer":          agent,
 	"etc/systemd/system/totp-logins.path":            agent,
+	"etc/systemd/system/totp-send.socket":            agent,
+	"etc/systemd/system/totp-send@.service":          agent,
 	"etc/systemd/system/totp-logins.service":         agent,
 	"etc/systemd/system/totp-module.service":         agent,
 	"usr/lib/python3/dist-packages/cc_totp.py":       agent,
@@ -135,7 +138,7 @@ func TestSystemdReadsTheUnits(t *testing.T) {
 	analyze := tool(t, "systemd-analyze")
 	dir := t.TempDir()
 	var units []string
-	for _, name := range []string{"totp-agent.service", "totp-deliver.service", "totp-deliver.timer", "totp-logins.path", "totp-logins.service", "totp-module.service"} {
+	for _, name := range []string{"totp-agent.service", "totp-deliver.service", "totp-deliver.timer", "totp-logins.path", "totp-logins.service", "totp-module.service", "totp-send.socket", "totp-send@.service"} {
 		a := agent
 		a.Program = "/bin/true" // verify wants a program that is there
 		text, err := templates.Render("etc/systemd/system/"+name, a)

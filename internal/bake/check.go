@@ -289,7 +289,7 @@ func (c *checker) plan(p *plan) {
 	}
 	c.sockets()
 	for _, d := range unitDirs[:2] {
-		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath} {
+		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.SendService, target.SendSocket, target.LoginsService, target.LoginsPath} {
 			dir := path.Join(d, unit+".d")
 			entries, _ := c.t.ReadDir(dir)
 			for _, e := range entries {
