@@ -127,11 +127,15 @@ func (h *holder) path(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(h.pid), "root", h.mnt, name)
 }
 
-// enter returns nsenter's arguments up to the command.
+// enter returns nsenter's arguments up to a command in the root.
 func (h *holder) enter() []string {
 	// nsenter's own --root is opened in the host's namespace, without our mounts.
-	return []string{"--target", strconv.Itoa(h.pid), "--mount", "--pid", "--uts", "--ipc",
-		"chroot", filepath.Join(h.mnt, "root")}
+	return append(h.namespaces(), "chroot", filepath.Join(h.mnt, "root"))
+}
+
+// namespaces returns nsenter's arguments that name the namespaces.
+func (h *holder) namespaces() []string {
+	return []string{"--target", strconv.Itoa(h.pid), "--mount", "--pid", "--uts", "--ipc"}
 }
 
 func (h *holder) stop() {

@@ -122,6 +122,17 @@ func (r *Root) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
+// HostCommand returns a command of this machine that runs in the root's mount, PID,
+// IPC and UTS namespaces, where the bare root is mounted at [Root.Mounted]. It ends
+// with the root, however this program ends.
+func (r *Root) HostCommand(argv ...string) *exec.Cmd {
+	return exec.Command("nsenter", append(r.holder.namespaces(), argv...)...)
+}
+
+// Mounted returns the directory at which commands of [Root.HostCommand] find the bare
+// root.
+func (r *Root) Mounted() string { return filepath.Join(r.holder.mnt, "view") }
+
 // Run runs a command in the root and returns its standard output. The error of
 // a command that fails carries the end of its standard error.
 func (r *Root) Run(ctx context.Context, argv ...string) (string, error) {

@@ -27,7 +27,7 @@ type Purpose string
 
 // The purposes. Each needs what the one before it needs.
 const (
-	Test    Purpose = "test"    // make test: unit tests and the rootfs lab
+	Test    Purpose = "test"    // make test: unit tests, the rootfs lab and the boot lab
 	Demo    Purpose = "demo"    // make demo: the virtual machine as well
 	TestAcc Purpose = "testacc" // make testacc, and all else that CI does
 )
@@ -51,22 +51,24 @@ type pkg struct{ name, program string }
 var anyOrigin = []string{"chromium", "nodejs", "npm"}
 
 var forTest = []pkg{
-	{"age", "age"},                 // opens envelopes
-	{"chromium", "chromium"},       // opens them as owners do
-	{"gcc", "gcc"},                 // the race detector
-	{"libc6-dev", ""},              // likewise
-	{"mmdebstrap", "mmdebstrap"},   // makes root filesystems
-	{"nodejs", "node"},             // runs the page's script
-	{"openssh-client", "ssh"},      // logs in
-	{"putty-tools", "plink"},       // likewise
-	{"pycodestyle", "pycodestyle"}, // looks at cloud-init's module
-	{"pyflakes3", "pyflakes3"},     // likewise
-	{"debian-archive-keyring", ""}, // mmdebstrap checks signatures with it
-	{"rsync", "rsync"},             // is let in by an exemption
-	{"shellcheck", "shellcheck"},   // make lint
-	{"util-linux", "nsenter"},      // the rootfs lab's namespaces
-	{"xorriso", "xorriso"},         // reads seed CDs, and makes those of the virtual machine
-	{"zbar-tools", "zbarimg"},      // reads QR codes
+	{"age", "age"},                          // opens envelopes
+	{"chromium", "chromium"},                // opens them as owners do
+	{"gcc", "gcc"},                          // the race detector
+	{"libc6-dev", ""},                       // likewise
+	{"iproute2", "ip"},                      // routes of the boot lab
+	{"mmdebstrap", "mmdebstrap"},            // makes root filesystems
+	{"nodejs", "node"},                      // runs the page's script
+	{"openssh-client", "ssh"},               // logs in
+	{"putty-tools", "plink"},                // likewise
+	{"pycodestyle", "pycodestyle"},          // looks at cloud-init's module
+	{"pyflakes3", "pyflakes3"},              // likewise
+	{"debian-archive-keyring", ""},          // mmdebstrap checks signatures with it
+	{"rsync", "rsync"},                      // is let in by an exemption
+	{"shellcheck", "shellcheck"},            // make lint
+	{"systemd-container", "systemd-nspawn"}, // boots machines of the boot lab
+	{"util-linux", "nsenter"},               // the rootfs lab's namespaces
+	{"xorriso", "xorriso"},                  // reads seed CDs, and makes those of the virtual machine
+	{"zbar-tools", "zbarimg"},               // reads QR codes
 }
 
 var forVM = []pkg{
