@@ -53,7 +53,7 @@ var verbs = []verb{
 	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, true, deliverVerb},
 	{"send", "", "send one envelope over the network, for deliver, by standard input (needs no privileges)", false, true, sendVerb},
 	{"logins", "", "let go of the envelopes of those who have logged in with a code (after each login)", false, true, loginsVerb},
-	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, false, statusVerb},
+	{"status", "[--json]", "say who is enrolled, and where their envelopes are", false, true, statusVerb},
 	{"reset", "[--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, true, resetVerb},
 	{"version", "", "print the version", false, false, versionVerb},
 }
