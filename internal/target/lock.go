@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"strings"
 )
 
 // ErrLockOpen means that other users can open what is to be locked. flock(2) asks for
@@ -39,7 +38,6 @@ func (t *Target) lock(name string, flag int) (unlock func(), err error) {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
-	t.note("lock", strings.TrimPrefix(name, "/"))
 	return func() { f.Close() }, nil
 }
 
