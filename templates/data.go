@@ -4,6 +4,7 @@
 package templates
 
 import (
+	"path"
 	"strconv"
 	"strings"
 )
@@ -125,6 +126,7 @@ type Agent struct {
 	StateDir    string   // absolute
 	RunDir      string   // relative to /run
 	PAMDirs     []string // the directories of PAM's service files and modules
+	SendPath    string   // the socket of the process that speaks to the network
 	CleanMark   string   // the file that says that an image is to be cleaned still
 	Module      string   // cloud-init's module of ours
 	SSHService  string   // the unit that starts sshd
@@ -133,7 +135,7 @@ type Agent struct {
 
 func (a Agent) values() map[string]string {
 	return map[string]string{
-		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "Tally": a.Tally, "StateDir": a.StateDir, "RunDir": a.RunDir, "CleanMark": a.CleanMark,
+		"Program": a.Program, "PAMStateDir": a.PAMStateDir, "Tally": a.Tally, "StateDir": a.StateDir, "StateName": strings.TrimPrefix(a.StateDir, "/var/lib/"), "SendPath": a.SendPath, "SendDir": path.Dir(a.SendPath), "RunDir": a.RunDir, "CleanMark": a.CleanMark,
 		"PAMDirs": each(a.PAMDirs, "PathModified=", "\n"), "Module": a.Module, "SSHService": a.SSHService, "SSHSocket": a.SSHSocket,
 	}
 }

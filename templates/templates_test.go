@@ -25,6 +25,7 @@ var agent = templates.Agent{
 	RunDir:      "totp-agent",
 	Tally:       "/run/faillock-sshd",
 	PAMDirs:     []string{"/etc/pam.d", "/usr/lib/pam.d", "/usr/lib/x86_64-linux-gnu/security"},
+	SendPath:    "/run/totp-deliver/send",
 	CleanMark:   "/var/lib/totp-agent/clean.json",
 	Module:      "/usr/lib/python3/dist-packages/cc_totp.py",
 	SSHService:  "ssh.service",
@@ -59,6 +60,8 @@ var data = map[string]templates.Data{
 	"etc/systemd/system/totp-deliver.service":        agent,
 	"etc/systemd/system/totp-deliver.timer":          agent,
 	"etc/systemd/system/totp-logins.path":            agent,
+	"etc/systemd/system/totp-send.socket":            agent,
+	"etc/systemd/system/totp-send@.service":          agent,
 	"etc/systemd/system/totp-logins.service":         agent,
 	"etc/systemd/system/totp-module.service":         agent,
 	"etc/systemd/system/totp-recheck.service":        agent,
@@ -146,7 +149,7 @@ func TestSystemdReadsTheUnits(t *testing.T) {
 	analyze := tool(t, "systemd-analyze")
 	dir := t.TempDir()
 	var units []string
-	for _, name := range []string{"totp-agent.service", "totp-deliver.service", "totp-deliver.timer", "totp-logins.path", "totp-logins.service", "totp-module.service"} {
+	for _, name := range []string{"totp-agent.service", "totp-deliver.service", "totp-deliver.timer", "totp-logins.path", "totp-logins.service", "totp-module.service", "totp-send.socket", "totp-send@.service"} {
 		a := agent
 		a.Program = "/bin/true" // verify wants a program that is there
 		text, err := templates.Render("etc/systemd/system/"+name, a)

@@ -26,7 +26,7 @@ func deliverVerb(fs *flag.FlagSet) func(env, []string) error {
 		if err != nil {
 			return err
 		}
-		o := deliver.Options{Again: *again, Log: e.err}
+		o := deliver.Options{Again: *again, Log: e.err, Sender: sender(t)}
 		if c, err := openConsole(target.Console, consolePatience); err == nil {
 			defer c.Close()
 			o.Console = c

@@ -39,21 +39,23 @@ type env struct {
 type verb struct {
 	name, args, help string
 	rooted           bool // takes --root
+	sensitive        bool // handles secrets, or what leads to them
 	setup            func(*flag.FlagSet) func(env, []string) error
 }
 
 var verbs = []verb{
-	{"bake", "--policy FILE [--allow-untested-system]", "make this system an image that demands key and code", true, bakeVerb},
-	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, checkVerb},
-	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, selftestVerb},
-	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, cleanVerb},
-	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, enrollVerb},
-	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, layerVerb},
-	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, deliverVerb},
-	{"logins", "", "retire envelopes of users who have logged in with a code, log rate limits and a full disk (after each login)", false, loginsVerb},
-	{"status", "[--json]", "print problems with the commands that end them, users and envelopes; exit 1 if there is a problem", false, statusVerb},
-	{"reset", "[--adopt-machine] [--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, resetVerb},
-	{"version", "", "print the version", false, versionVerb},
+	{"bake", "--policy FILE [--allow-untested-system]", "make this system an image that demands key and code", true, false, bakeVerb},
+	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, false, checkVerb},
+	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, false, selftestVerb},
+	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, false, cleanVerb},
+	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, true, enrollVerb},
+	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, true, layerVerb},
+	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, true, deliverVerb},
+	{"send", "", "send one envelope over the network, for deliver, by standard input (needs no privileges)", false, true, sendVerb},
+	{"logins", "", "retire envelopes of users who have logged in with a code, log rate limits and a full disk (after each login)", false, true, loginsVerb},
+	{"status", "[--json]", "print problems with the commands that end them, users and envelopes; exit 1 if there is a problem", false, true, statusVerb},
+	{"reset", "[--adopt-machine] [--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, true, resetVerb},
+	{"version", "", "print the version", false, false, versionVerb},
 }
 
 // errUsage marks wrong use: exit status 2.
@@ -81,6 +83,9 @@ func run(args []string, out, errw io.Writer) int {
 }
 
 func (v verb) run(args []string, out, errw io.Writer) int {
+	if v.sensitive {
+		undumpable()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A lost connection takes the terminal, or who reads the pipe, along. What has

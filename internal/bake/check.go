@@ -250,7 +250,7 @@ func (c *checker) plan(p *plan) {
 		c.add(Degraded, id, l.path, what, bakeAgain)
 	}
 	c.sockets()
-	for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
+	for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.SendService, target.SendSocket, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
 		files, err := foreignDropIns(c.t, unit)
 		if err != nil {
 			c.add(Degraded, "unit-altered", unit, err.Error(), "correct it")

@@ -171,7 +171,9 @@ func (c *cleaner) histories() error {
 	}
 	var errs []error
 	for _, u := range users {
-		if !strings.HasPrefix(u.Home, "/") || u.Home == "/" {
+		// /dev, the home of Debian's sys, is not on the disk, and read-only to
+		// totp-clean.service.
+		if !strings.HasPrefix(u.Home, "/") || u.Home == "/" || path.Clean(u.Home) == "/dev" {
 			continue
 		}
 		for _, f := range historyFiles {

@@ -112,7 +112,7 @@ func (b banner) Shows(m Meta) bool { return b.t.Exists(bannerFile(m)) }
 // lock waits for another process, which takes a moment.
 func (b banner) lock(ctx context.Context) (unlock func(), err error) {
 	for {
-		unlock, err = b.t.Lock(target.BannerDir)
+		unlock, err = b.t.LockFile(target.BannerLock)
 		if !errors.Is(err, target.ErrLocked) {
 			return unlock, err
 		}

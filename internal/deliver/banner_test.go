@@ -164,7 +164,7 @@ func TestBannerFaults(t *testing.T) {
 		"not told":         {sealed: sealedTo(t, 500, hybrid(t)), break_: func(t *testing.T, b banner) { must(t, b.t.RemoveAll(target.BannerDir)) }, want: errNoBanner, sure: true},
 		"too large":        {sealed: sealedTo(t, 30000, hybrid(t)), want: errNoRoom, sure: true},
 		"locked": {sealed: sealedTo(t, 500, hybrid(t)), break_: func(t *testing.T, b banner) {
-			unlock, err := b.t.Lock(target.BannerDir)
+			unlock, err := b.t.LockFile(target.BannerLock)
 			must(t, err)
 			t.Cleanup(unlock)
 		}, want: errBannerHas, sure: true},

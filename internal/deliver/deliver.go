@@ -147,6 +147,8 @@ type route struct {
 	compact  bool
 	user     string // whose envelopes it takes; empty: everybody's
 	one      bool   // it takes one envelope in its life
+
+	config policy.Channel
 }
 
 func (r route) Name() string {
@@ -185,7 +187,7 @@ func routes(channels []policy.Channel, t *target.Target) ([]route, error) {
 			continue
 		}
 		ch := d.New(c, t)
-		r := route{ch, ch.Name(), ch.Name(), d.Deadline, d.Network, d.Compact, c.User, c.TakesOne()}
+		r := route{ch, ch.Name(), ch.Name(), d.Deadline, d.Network, d.Compact, c.User, c.TakesOne(), c}
 		if seen[r.former]++; seen[r.former] > 1 {
 			r.former = fmt.Sprintf("%s #%d", r.former, seen[r.former])
 		}

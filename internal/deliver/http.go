@@ -38,7 +38,7 @@ func init() {
 		Files:        filesOfHTTP,
 		Place:        placeOfHTTP,
 		New: func(c policy.Channel, t *target.Target) Channel {
-			return &web{c: c, t: t, dial: dialer.DialContext, now: time.Now}
+			return &web{c: c, read: channelFiles(c, t), dial: dialer.DialContext, now: time.Now}
 		},
 	})
 }
@@ -53,7 +53,7 @@ var dialer = net.Dialer{Timeout: 15 * time.Second, Resolver: &net.Resolver{Prefe
 // them is in the name, an error or a log line.
 type web struct {
 	c    policy.Channel
-	t    *target.Target
+	read func(name string) ([]byte, error) // a file that the channel names
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	now  func() time.Time
 }
@@ -259,7 +259,7 @@ func portOf(u *url.URL) string {
 }
 
 func (w *web) roots() (*x509.CertPool, error) {
-	text, err := w.t.ReadFile(w.c.CAFile)
+	text, err := w.read(w.c.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("ca_file: %w", err)
 	}
@@ -273,18 +273,11 @@ func (w *web) roots() (*x509.CertPool, error) {
 // certificate reads what the channel shows of itself. Its errors repeat nothing
 // of the files.
 func (w *web) certificate() (tls.Certificate, error) {
-	cert, err := w.t.ReadFile(w.c.ClientCert)
+	cert, err := w.read(w.c.ClientCert)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("client_cert: %w", err)
 	}
-	info, err := w.t.Stat(w.c.ClientKey)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client_key: %w", err)
-	}
-	if uid, _, ok := target.Owner(info); !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || ok && uid != os.Geteuid() {
-		return tls.Certificate{}, fmt.Errorf("client_key: %q: %w", w.c.ClientKey, errKeyOpen)
-	}
-	key, err := w.t.ReadFile(w.c.ClientKey)
+	key, err := w.read(w.c.ClientKey)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("client_key: %w", err)
 	}
@@ -295,9 +288,25 @@ func (w *web) certificate() (tls.Certificate, error) {
 	return pair, nil
 }
 
+// channelFiles reads the files that a channel names. The key is root's alone.
+func channelFiles(c policy.Channel, t *target.Target) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		if name == c.ClientKey {
+			info, err := t.Stat(name)
+			if err != nil {
+				return nil, err
+			}
+			if uid, _, ok := target.Owner(info); !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || ok && uid != os.Geteuid() {
+				return nil, fmt.Errorf("%q: %w", name, errKeyOpen)
+			}
+		}
+		return t.ReadFile(name)
+	}
+}
+
 // filesOfHTTP looks at the files of an attempt, and does not begin it.
 func filesOfHTTP(c policy.Channel, t *target.Target) error {
-	_, err := (&web{c: c, t: t, now: time.Now}).client()
+	_, err := (&web{c: c, read: channelFiles(c, t), now: time.Now}).client()
 	return err
 }
 

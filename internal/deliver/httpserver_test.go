@@ -200,7 +200,7 @@ func (p *panel) requests() []request {
 }
 
 func (p *panel) channel() *web {
-	return &web{c: p.c, t: p.tg, now: func() time.Time { return p.now() }, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return &web{c: p.c, read: channelFiles(p.c, p.tg), now: func() time.Time { return p.now() }, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return p.dial(ctx, network, addr)
 	}}
 }

@@ -42,6 +42,10 @@ type Options struct {
 	// envelope's place. Nil: nowhere.
 	Console io.Writer
 
+	// Sender opens a connection to a process that makes one attempt on a channel
+	// which speaks to the network: [Serve] at the other end. Nil: this process does.
+	Sender func(context.Context) (SenderConn, error)
+
 	now    func() time.Time
 	wait   func(context.Context, time.Duration)
 	routes []route
@@ -112,6 +116,11 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 		p.err = box.makeKey(e.Channels)
 		p.to, err = routes(e.Channels, t)
 		p.fail(err)
+		if o.Sender != nil {
+			for i, r := range p.to {
+				p.to[i] = r.viaSender(t, o.Sender)
+			}
+		}
 	}
 	p.fail(box.rename(p.to))
 	return p.run(ctx)

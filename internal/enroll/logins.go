@@ -85,6 +85,8 @@ func roomLeft(t *target.Target) (code, detail string) {
 // patientLock waits for an enrollment or a reset that is at work, which takes a
 // moment: another event like this login may be long in coming.
 func patientLock(ctx context.Context, t *target.Target) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
 	for {
 		unlock, err = lock(t)
 		if !errors.Is(err, errAlreadyLocked) {
@@ -98,7 +100,10 @@ func patientLock(ctx context.Context, t *target.Target) (unlock func(), err erro
 	}
 }
 
-const lockPause = 100 * time.Millisecond
+const (
+	lockPause    = 100 * time.Millisecond
+	lockPatience = 25 * time.Second // less than totp-logins.service may take
+)
 
 // letGo retires what nobody needs any more, and takes it off sshd's banner. An
 // envelope that an acknowledged channel is still to take stays: whoever is at the

@@ -4,21 +4,52 @@
 package target
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 )
 
-// Lock takes the exclusive lock of a directory without waiting; [ErrLocked]
-// says that somebody else has it. The lock ends with the returned function or
-// with the process.
+// ErrLockOpen means that other users can open what is to be locked. flock(2) asks for
+// no right beyond that, so any of them could hold the lock forever.
+var ErrLockOpen = errors.New("other users can open it, and could hold its lock; make it root's with mode 0700")
+
+// Lock takes the exclusive lock of a directory that is closed to all other users,
+// without waiting; [ErrLocked] means that another process has it. The lock ends with
+// the returned function or with the process.
 func (t *Target) Lock(dir string) (unlock func(), err error) {
-	d, err := t.OpenFile(dir, os.O_RDONLY, 0)
+	return t.lock(dir, os.O_RDONLY)
+}
+
+// LockFile is Lock of a file, which is made where it is missing. It is for
+// directories that other users can open.
+func (t *Target) LockFile(name string) (unlock func(), err error) {
+	return t.lock(name, os.O_RDWR|os.O_CREATE|nonblock)
+}
+
+func (t *Target) lock(name string, flag int) (unlock func(), err error) {
+	f, err := t.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(d); err != nil {
-		d.Close()
-		return nil, &fs.PathError{Op: "lock", Path: dir, Err: err}
+	if err = closed(f); err == nil {
+		err = flock(f)
 	}
-	return func() { d.Close() }, nil
+	if err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
+	}
+	return func() { f.Close() }, nil
+}
+
+// closed reports, by ErrLockOpen, whether others than its owner could open f.
+func closed(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	uid, _, ok := owner(fi)
+	if !fi.IsDir() && !fi.Mode().IsRegular() || fi.Mode().Perm()&0o077 != 0 || ok && uid != os.Geteuid() {
+		return ErrLockOpen
+	}
+	return nil
 }

@@ -46,6 +46,14 @@ const (
 	BannerDir = RunDir + "/banner"
 	Banner    = BannerDir + "/text"
 	BannerOwn = BannerDir + "/own"
+
+	// BannerLock is a file: other users can open the directory, and so lock it.
+	BannerLock = BannerDir + "/lock"
+
+	// SendPath is where totp-deliver.service reaches the process that speaks to the
+	// network, totp-send@.service.
+	SendDir  = "/run/totp-deliver"
+	SendPath = SendDir + "/send"
 )
 
 // The login path.
@@ -109,6 +117,8 @@ const (
 	AgentService   = "totp-agent.service"
 	DeliverService = "totp-deliver.service"
 	DeliverTimer   = "totp-deliver.timer"
+	SendService    = "totp-send@.service"
+	SendSocket     = "totp-send.socket"
 	LoginsService  = "totp-logins.service"
 	LoginsPath     = "totp-logins.path"
 	RepairService  = "totp-repair.service"

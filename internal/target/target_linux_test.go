@@ -6,6 +6,7 @@ package target
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -49,18 +50,69 @@ func TestUmaskDoesNotMatter(tt *testing.T) {
 
 func TestLock(tt *testing.T) {
 	t := open(tt)
-	put(tt, t, "/d/f", "", 0o600)
-	unlock, err := t.Lock("/d")
-	if err != nil {
+	if err := t.Mkdir("/d", 0o700); err != nil {
 		tt.Fatal(err)
 	}
-	if _, err := t.Lock("/d"); !errors.Is(err, ErrLocked) {
-		tt.Errorf("a second lock: %v", err)
+	if err := t.Mkdir("/open", 0o755); err != nil {
+		tt.Fatal(err)
 	}
-	unlock()
-	again, err := t.Lock("/d")
-	if err != nil {
-		tt.Fatalf("after unlock: %v", err)
+	for name, lock := range map[string]func() (func(), error){
+		"directory":                func() (func(), error) { return t.Lock("/d") },
+		"file in a closed one":     func() (func(), error) { return t.LockFile("/d/lock") },
+		"file in an open one":      func() (func(), error) { return t.LockFile("/open/lock") },
+		"file in one, again there": func() (func(), error) { return t.LockFile("/open/lock") },
+	} {
+		unlock, err := lock()
+		if err != nil {
+			tt.Fatalf("%s: %v", name, err)
+		}
+		if _, err := lock(); !errors.Is(err, ErrLocked) {
+			tt.Errorf("%s: a second lock: %v", name, err)
+		}
+		unlock()
+		again, err := lock()
+		if err != nil {
+			tt.Fatalf("%s: after unlock: %v", name, err)
+		}
+		again()
 	}
-	again()
+}
+
+// flock(2) asks for no right beyond opening: what other users can open is not locked.
+func TestLockRefusesWhatOthersCanOpen(tt *testing.T) {
+	t := open(tt)
+	for _, mode := range []os.FileMode{0o755, 0o711, 0o750, 0o701, 0o705} {
+		if err := t.Mkdir("/d", mode); err != nil {
+			tt.Fatal(err)
+		}
+		if _, err := t.Lock("/d"); !errors.Is(err, ErrLockOpen) {
+			tt.Errorf("directory of mode %o: %v", mode, err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o660, 0o622} {
+		if err := t.WriteFile("/d/lock", nil, mode); err != nil {
+			tt.Fatal(err)
+		}
+		if _, err := t.LockFile("/d/lock"); !errors.Is(err, ErrLockOpen) {
+			tt.Errorf("file of mode %o: %v", mode, err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(t.Root(), "d/fifo"), 0o600); err != nil {
+		tt.Fatal(err)
+	}
+	if _, err := t.LockFile("/d/fifo"); !errors.Is(err, ErrLockOpen) {
+		tt.Errorf("a named pipe: %v", err)
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := t.WriteFile("/d/other", nil, 0o600); err != nil {
+		tt.Fatal(err)
+	}
+	if err := t.Lchown("/d/other", 1000, 0); err != nil {
+		tt.Fatal(err)
+	}
+	if _, err := t.LockFile("/d/other"); !errors.Is(err, ErrLockOpen) {
+		tt.Errorf("a file of another user: %v", err)
+	}
 }
