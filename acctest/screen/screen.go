@@ -30,17 +30,19 @@ func LogIn(ctx context.Context, console io.ReadWriter, password, command string)
 	go s.read()
 	// getty may not be there yet, or have shown its prompt long ago: Enter brings
 	// a new one.
-	if err := s.expect(ctx, "login: ", "\n"); err != nil {
+	if err := s.expect(ctx, "login: ", nudge{text: "\n", every: 5 * time.Second}); err != nil {
 		return "", err
 	}
 	named := time.Now()
-	if err := errors.Join(s.typed("root"), s.expect(ctx, "assword: ", "")); err != nil {
+	// getty throws the name away if it came together with that Enter, and asks again.
+	again := nudge{text: "root\n", every: 30 * time.Second, at: "login: ", last: named}
+	if err := errors.Join(s.typed("root"), s.expect(ctx, "assword: ", again)); err != nil {
 		return "", err
 	}
 	// What is typed between the prompt and the end of the echo is thrown away, and a
 	// slow guest takes long for everything.
 	time.Sleep(max(time.Second, 2*time.Since(named)))
-	if err := errors.Join(s.typed(password), s.expect(ctx, "# ", "")); err != nil {
+	if err := errors.Join(s.typed(password), s.expect(ctx, "# ", nudge{})); err != nil {
 		return "", err
 	}
 	// The shell puts the two halves of the mark together, so that what a terminal
@@ -50,7 +52,7 @@ func LogIn(ctx context.Context, console io.ReadWriter, password, command string)
 	if err := s.typed(fmt.Sprintf("%s && echo %s''%s", command, first, second)); err != nil {
 		return "", err
 	}
-	err := errors.Join(s.expect(ctx, first+second, ""), s.typed("exit"))
+	err := errors.Join(s.expect(ctx, first+second, nudge{}), s.typed("exit"))
 	return s.since(from), err
 }
 
@@ -89,10 +91,16 @@ func (s *screen) typed(line string) error {
 	return err
 }
 
-// expect returns when the text has come after all that was expected before. While
-// it has not, nudge is typed every few seconds.
-func (s *screen) expect(ctx context.Context, text, nudge string) error {
-	last := time.Time{}
+// nudge is typed from time to time while something does not come.
+type nudge struct {
+	text  string // empty: nothing is typed
+	every time.Duration
+	last  time.Time // when it was typed last
+	at    string    // it is typed only if this is what the screen shows last
+}
+
+// expect returns when the text has come after all that was expected before.
+func (s *screen) expect(ctx context.Context, text string, n nudge) error {
 	for {
 		s.mu.Lock()
 		shown := s.text.String()[s.seen:]
@@ -104,9 +112,9 @@ func (s *screen) expect(ctx context.Context, text, nudge string) error {
 		if at >= 0 {
 			return nil
 		}
-		if nudge != "" && time.Since(last) > 5*time.Second {
-			last = time.Now()
-			if _, err := io.WriteString(s.console, nudge); err != nil {
+		if n.text != "" && time.Since(n.last) > n.every && strings.HasSuffix(shown, n.at) {
+			n.last = time.Now()
+			if _, err := io.WriteString(s.console, n.text); err != nil {
 				return err
 			}
 		}
