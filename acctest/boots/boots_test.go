@@ -6,6 +6,7 @@
 package boots_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -30,16 +31,26 @@ func TestFirstBootEnrolls(t *testing.T) {
 func TestRebootKeepsSecrets(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
 		s := started(t, r)
-		cards, before := s.cards(), s.states()
+		cards, before, sealed := s.cards(), s.states(), s.sealed()
 		if len(before) != 2 {
 			t.Fatalf("%d states", len(before))
 		}
 		s.reboot()
-		if users := differing(before, s.states()); len(users) > 0 {
-			t.Errorf("after the reboot %v have other secrets", users)
+		if again := s.sealed(); !maps.Equal(again, sealed) {
+			t.Errorf("the envelopes were %v, and are %v", sealed, again)
 		}
 		s.enter(cards["alice"], login.In)
 		s.short(s.ssh(cards["bob"]), cards["bob"])
+		s.powerOff()
+		after := s.states()
+		if len(after) != len(before) {
+			t.Errorf("%d states, before it %d", len(after), len(before))
+		}
+		for user, st := range before {
+			if after[user].Secret != st.Secret || after[user].Mark != st.Mark || !slices.Equal(after[user].BackupCodes, st.BackupCodes) {
+				t.Errorf("%s has another state", user)
+			}
+		}
 	})
 }
 

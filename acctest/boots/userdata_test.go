@@ -6,141 +6,147 @@
 package boots_test
 
 import (
-	"errors"
-	"net"
-	"strconv"
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
-	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/nspawn"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
-	"github.com/packer-plugin-totp/packer-plugin-totp/cloudinit"
-	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
-	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 )
 
-// withPanel returns an instance of an image without users, with a key that the
-// provider's panel gives.
-func withPanel(t *testing.T, img *image, key, userData string) *server {
-	t.Helper()
-	s := newServerOf(t, img, userData)
-	if err := s.Insert(nspawn.Seed{InstanceID: "i-web1", Hostname: "web1", Keys: []string{key}, UserData: userData}); err != nil {
-		t.Fatal(err)
+// userDataOf is user-data that name these users, each with a recipient of one of the
+// people, in a policy that form puts into it. It also asks for what must not come true:
+// passwords that work over SSH.
+func userDataOf(img *image, form func(config map[string]any, policy string), users ...string) string {
+	policy := map[string]any{"version": 1}
+	var list []map[string]any
+	for _, name := range users {
+		owner := img.people[name]
+		if owner == nil {
+			owner = img.people["alice"]
+		}
+		list = append(list, map[string]any{"name": name, "recipients": []string{owner.recipient}})
 	}
-	s.start()
-	return s
-}
-
-// document is what totpctl user-data writes for a user of the image, merged into a
-// document of the owner's if there is one.
-func document(t *testing.T, p *person, own string) string {
-	t.Helper()
-	spec := cloudinit.Spec{Users: []cloudinit.User{{Name: p.name, Recipients: []string{p.recipient}}}}
-	out, err := spec.Document()
-	if own != "" {
-		out, err = spec.Merge("own", []byte(own))
-	}
+	policy["users"] = list
+	text, err := json.Marshal(policy)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	return string(out)
+	config := map[string]any{"ssh_pwauth": true}
+	form(config, string(text))
+	if text, err = json.Marshal(config); err != nil { // which is YAML
+		panic(err)
+	}
+	return fmt.Sprintf("#cloud-config\n%s\n", text)
 }
 
-// What package cloudinit does and says about users who are enrolled and cannot log in
-// comes true: each row that it lets pass logs in, and each that it warns of or mends
-// does not.
-func TestUserDataLetsUsersIn(t *testing.T) {
+// byFile has cloud-init write the policy to where the agent reads it.
+func byFile(config map[string]any, policy string) {
+	config["write_files"] = []map[string]string{{"path": "/var/lib/cloud/instance/totp-instance.yaml", "permissions": "0600", "content": policy}}
+}
+
+// byKey leaves it to cloud-init's module that the image has.
+func byKey(config map[string]any, policy string) { config["totp"] = json.RawMessage(policy) }
+
+// byKeyWhileBusy is byKey, and has the first tries of cloud-init's module and of the
+// agent take longer than their units let them, as on a host that is too busy. The
+// pauses have the module come again when the agent's time is up, too.
+func byKeyWhileBusy(config map[string]any, policy string) {
+	config["bootcmd"] = []string{`for unit in totp-module totp-agent; do
+	mkdir -p /run/systemd/system/$unit.service.d
+	cat >/run/systemd/system/$unit.service.d/busy.conf <<'EOF'
+[Service]
+ExecStartPre=/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
+TimeoutStartSec=15
+RestartSec=20
+EOF
+done
+systemctl daemon-reload`}
+	byKey(config, policy)
+}
+
+// byNobody says no policy at all.
+func byNobody(map[string]any, string) {}
+
+// A user of user-data who has no account is reported, and in no other user's way.
+func TestUnknownUser(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
 		img := imageOf(t, r, forUserData)
-		root, alice := img.people["root"], img.people["alice"]
-		for _, tt := range []struct {
-			name string
-			user *person
-			doc  string
-			in   bool
-		}{
-			// The image's cloud.cfg says disable_root: true, as Debian's genericcloud does, and
-			// the panel gives the key that root has.
-			{"root", root, document(t, root, ""), true},
-			{"root, without our line", root, strings.Replace(document(t, root, ""), "disable_root: false\n", "", 1), false},
-			{"password that does not expire", alice, document(t, alice, "#cloud-config\nchpasswd: {expire: false, list: ['alice:another']}\n"), true},
-			{"password that expires", alice, document(t, alice, "#cloud-config\nchpasswd: {list: ['alice:another']}\n"), false},
-		} {
-			t.Run(tt.name, func(t *testing.T) {
-				t.Parallel()
-				s := withPanel(t, img, tt.user.key.Public, tt.doc)
-				s.sh("cloud-init status --wait >/dev/null || true") // some modules fail in this lab
-				c := s.cards()[tt.user.name]
-				got, err := login.Enter(t.Context(), login.OpenSSH{Dir: s.dir}, s.ssh(c), s.account(tt.user.name, c))
-				if err != nil {
-					t.Fatal(err)
+		for name, form := range map[string]func(map[string]any, string){"by file": byFile, "by key": byKey} {
+			t.Run(name, func(t *testing.T) {
+				s := newServerOf(t, img, userDataOf(img, form, "alice", "bob", "ghost"))
+				s.start()
+				want := "enroll: ghost: not enrolled: " + enroll.ErrNoAccount.Error()
+				if log := s.journal("totp-agent.service"); !strings.Contains(log, want) {
+					t.Errorf("%q is not in\n%s", want, log)
 				}
-				if (got.Outcome == login.In) != tt.in {
-					t.Errorf("%v, want in: %v", got, tt.in)
+				if u := s.user("ghost"); u.Enrolled || u.Why != enroll.ErrNoAccount.Error() {
+					t.Errorf("ghost: %+v", u)
 				}
+				cards := s.cards()
+				if len(cards) != 2 {
+					t.Errorf("%d cards", len(cards))
+				}
+				s.kept(cards)
+				s.healthy()
+				s.short(s.ssh(cards["alice"]), cards["alice"])
 			})
 		}
 	})
 }
 
-// The way of README to a plain VPS: an image without the channel ssh-banner, and
-// user-data that add it. The card is in the banner, and leads into the server.
-func TestPlainVPS(t *testing.T) {
+// A clone's module and agent were stopped at their first tries: sshd did not wait for
+// the second ones, which enrolled its users with secrets of their own.
+func TestCloneOnABusyHost(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
 		img := imageOf(t, r, forUserData)
-		alice := img.people["alice"]
-		identity, recipient, err := seal.GenerateHybrid()
-		if err != nil {
-			t.Fatal(err)
-		}
-		spec := cloudinit.Spec{
-			Users:    []cloudinit.User{{Name: "alice", Recipients: []string{recipient}, SSHKeys: []string{alice.key.Public}}},
-			Channels: []cloudinit.Channel{{Type: "ssh-banner"}},
-		}
-		doc, err := spec.Document()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := newServerOf(t, img, string(doc))
+		s := newServerOf(t, img, userDataOf(img, byFile, "alice", "bob"))
 		s.start()
-		ids, err := seal.ParseIdentities([]byte(identity+"\n"), nil)
-		if err != nil {
+		dead, old := s.cards(), s.states()
+		if len(dead) != 2 {
+			t.Fatalf("%d cards of the original", len(dead))
+		}
+		s.powerOff()
+		c := s.clone("web2", userDataOf(img, byKeyWhileBusy, "alice", "bob"))
+		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		_, armored, found := strings.Cut(s.banner(), "-----BEGIN AGE ENCRYPTED FILE-----")
-		armored, _, closed := strings.Cut(armored, "-----END AGE ENCRYPTED FILE-----")
-		if !found || !closed {
-			t.Fatal("no card in the banner")
-		}
-		text, err := seal.Open([]byte("-----BEGIN AGE ENCRYPTED FILE-----"+armored+"-----END AGE ENCRYPTED FILE-----\n"), ids...)
-		if err != nil {
+		// What comes between the two tries is not "activating" alone.
+		if err := c.until("the second try", func() bool { return c.active("totp-agent.service") == "active" }); err != nil {
 			t.Fatal(err)
 		}
-		c, err := card.Parse(text)
-		if err != nil {
-			t.Fatal(err)
+		c.deliver()
+		for _, unit := range []string{"totp-module", "totp-agent"} {
+			if got := c.result(unit + ".service"); got != "success" {
+				t.Errorf("%s: %s", unit, got)
+			}
+			if log := c.journal(unit + ".service"); !strings.Contains(log, "operation timed out") {
+				t.Errorf("%s was not stopped at its first try:\n%s", unit, log)
+			}
 		}
-		s.enter(c, login.In)
+		// cloud-init may start sshd again: its first start is in the journal.
+		var sshd, end int64
+		times := c.sh(`journalctl --boot --no-pager --output=short-monotonic --unit=ssh.service |
+	sed -n '/Server listening/ { s/^\[ *\([0-9]*\)[.]\([0-9]*\)].*/\1\2/p; q }'
+systemctl show --property=ExecMainExitTimestampMonotonic --value totp-agent.service`)
+		if _, err := fmt.Sscanf(times, "%d\n%d\n", &sshd, &end); err != nil || sshd >= end {
+			t.Errorf("the start of sshd and the end of the agent: %q, %v", times, err)
+		}
+		cards := c.cards()
+		if users := differing(old, c.states()); !slices.Equal(users, []string{"alice", "bob"}) || len(cards) != 2 {
+			t.Errorf("%d cards; of the clone's secrets those of %v are new", len(cards), users)
+		}
+		for user, fresh := range cards {
+			c.enter(fresh, login.In)
+			// It is another machine: what is trusted are its own host keys.
+			c.enterAt(c.ssh(fresh), dead[user], login.Refused)
+		}
+		c.powerOff()
+		if users := differing(old, c.states()); !slices.Equal(users, []string{"alice", "bob"}) {
+			t.Errorf("after the shutdown, of the clone's secrets those of %v are new", users)
+		}
 	})
-}
-
-// banner is what sshd shows before a login.
-func (s *server) banner() string {
-	s.t.Helper()
-	var text string
-	_, err := ssh.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port())), &ssh.ClientConfig{
-		User: "root", HostKeyCallback: ssh.InsecureIgnoreHostKey(),
-		BannerCallback: func(b string) error { text += b; return nil },
-	})
-	if err == nil {
-		s.t.Error("logged in without anything")
-	}
-	var refused *ssh.ServerAuthError
-	if text == "" && !errors.As(err, &refused) {
-		s.t.Log(err)
-	}
-	return text
 }

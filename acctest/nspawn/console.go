@@ -7,9 +7,14 @@ package nspawn
 
 import (
 	"context"
+	"io"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/screen"
 )
 
 // Console returns what has been written to the machine's console since it was booted
@@ -26,6 +31,16 @@ func (m *Machine) Console() string {
 // was booted last.
 func (m *Machine) WaitConsole(ctx context.Context, text string) error {
 	return m.until(ctx, "waiting for "+text, func() bool { return strings.Contains(m.Console(), text) })
+}
+
+// LogIn logs in on the running machine's console as [screen.LogIn] does.
+func (m *Machine) LogIn(ctx context.Context, password, command string) (string, error) {
+	if !m.Running() {
+		return "", ErrEnded
+	}
+	k := m.now().console.keyboard()
+	defer k.close()
+	return screen.LogIn(ctx, k, password, command)
 }
 
 // lastLine is the last line of the console, for errors.
@@ -72,3 +87,30 @@ func (c *console) close() {
 	<-c.read
 	_ = c.term.Close()
 }
+
+// keyboard is for one who sits at the console from now on: what was shown before is
+// not read.
+type keyboard struct {
+	*console
+	at   int // in the text
+	done atomic.Bool
+}
+
+func (c *console) keyboard() *keyboard { return &keyboard{console: c, at: len(c.text())} }
+
+func (k *keyboard) Write(p []byte) (int, error) { return k.term.Write(p) }
+
+// Read waits for more of the text.
+func (k *keyboard) Read(p []byte) (int, error) {
+	for !k.done.Load() {
+		if text := k.text(); len(text) > k.at {
+			n := copy(p, text[k.at:])
+			k.at += n
+			return n, nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return 0, io.EOF
+}
+
+func (k *keyboard) close() { k.done.Store(true) }

@@ -119,7 +119,7 @@ func (m *Machine) Path(name string) string { return m.disk.Path(name) }
 // Command returns a command that runs on the running machine as root, in all
 // namespaces of its PID 1. When ctx ends, only the command's first process is killed.
 func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
-	args := []string{"--target", m.target(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"}
+	args := []string{"--target", m.target(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--"}
 	cmd := exec.CommandContext(ctx, "nsenter", append(args, argv...)...)
 	cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

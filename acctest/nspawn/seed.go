@@ -28,11 +28,13 @@ const (
 )
 
 // settings keep cloud-init away from hardware that a machine of this lab does not
-// have. RSA host keys would take most of a first boot on a busy machine.
+// have, and from locales, which a minimal root does not have either. RSA host keys
+// would take most of a first boot on a busy machine.
 const settings = `datasource_list: [NoCloud, None]
 network: {config: disabled}
 growpart: {mode: "off"}
 resize_rootfs: false
+locale: false
 ssh_genkeytypes: [ed25519]
 `
 

@@ -1,7 +1,7 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package rootfs is the small half of the lab: a Debian root filesystem in a
+// Package rootfs is the small part of the lab: a Debian root filesystem in a
 // directory, with its real sshd on a loopback port.
 //
 // It has no kernel of its own and no systemd, so it says nothing about booting;

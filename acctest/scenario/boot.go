@@ -7,11 +7,8 @@ package scenario
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
@@ -50,11 +47,11 @@ func (i *Instance) OrderingCycles(ctx context.Context, c card.Card) error {
 	if !strings.Contains(journal, "Linux version") {
 		return fmt.Errorf("the journal of this boot is not there: %q", journal)
 	}
-	return cycles(i.Machine.ConsoleLog(), journal)
+	return Cycles(i.Machine.ConsoleLog(), journal)
 }
 
-// cycles returns the lines that tell of a cycle.
-func cycles(texts ...string) error {
+// Cycles returns the lines in what systemd has said that tell of an ordering cycle.
+func Cycles(texts ...string) error {
 	var errs []error
 	for _, text := range texts {
 		for line := range strings.Lines(text) {
@@ -67,80 +64,9 @@ func cycles(texts ...string) error {
 	return errors.Join(errs...)
 }
 
-// Newcomer adds an account with a login key that the agent has not seen, as an
-// administrator's adduser does, and gives root a password and [LookProgram], for the
-// console. It is a login with the card that does it.
-func (i *Instance) Newcomer(ctx context.Context, c card.Card, name string) (p *Person, password string, err error) {
-	dir, err := os.MkdirTemp(i.dir, "newcomer-")
-	if err != nil {
-		return nil, "", err
-	}
-	key, err := login.NewKey(dir, name)
-	if err != nil {
-		return nil, "", err
-	}
-	password = rand.Text()
-	p = &Person{Name: name, Key: key, Password: rand.Text()}
-	_, err = i.Sudo(ctx, c, fmt.Sprintf(`useradd --create-home --shell /bin/bash %[1]s
-mkdir -m 700 /home/%[1]s/.ssh
-echo '%[2]s' >/home/%[1]s/.ssh/authorized_keys
-chown -R %[1]s: /home/%[1]s/.ssh
-printf '%%s\n' '%[1]s:%[3]s' 'root:%[4]s' | chpasswd
-cat >%[5]s <<'EOF'
-%[6]sEOF`, name, key.Public, p.Password, password, LookProgram, lookScript))
-	return p, password, err
-}
-
-// Closed logs in as it is to be where the agent does not work: who is enrolled
-// gets in with key and code and not with the key alone, a person with a key who is
-// not enrolled does not get in, and on the console one can work.
-func (i *Instance) Closed(ctx context.Context, c card.Card, stranger *Person, password string) (login.Rows, error) {
-	server, err := i.Server(c)
-	if err != nil {
-		return nil, err
-	}
-	a, err := i.Account(c)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := i.Machine.LogIn(ctx, password, "test $(id -u) = 0"); err != nil {
-		return nil, err
-	}
-	return login.Short(ctx, login.Go{}, server, a, login.Account{User: stranger.Name, Key: stranger.Key, Password: stranger.Password})
-}
-
-// publicKey is a line of a public key's file that is short enough for a card.
-var publicKey = regexp.MustCompile(`ssh-ed25519 [A-Za-z0-9+/=]+`)
-
-// ReadHostKeys has root look on the console which host keys there are by now, for a
-// card that has those of another time.
-func (i *Instance) ReadHostKeys(ctx context.Context, password string) ([]string, error) {
-	shown, err := i.Machine.LogIn(ctx, password, "cat /etc/ssh/ssh_host_*_key.pub")
-	if err != nil {
-		return nil, err
-	}
-	return hostKeys(shown)
-}
-
-// hostKeys finds the host keys in what the console shows.
-func hostKeys(shown string) ([]string, error) {
-	var keys []string
-	for _, line := range publicKey.FindAllString(shown, -1) {
-		key, err := card.HostKey(line)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
-	}
-	if keys == nil {
-		return nil, fmt.Errorf("no host key on the console: %q", shown)
-	}
-	return keys, nil
-}
-
 // Prove goes the whole way for another system, without what does not depend on
 // it: a build, a first boot, envelopes, cards, and the short table of logins. The
-// user-data name one user more, [Absent]. The instance goes on running.
+// instance goes on running.
 func Prove(ctx context.Context, o Options) (*Result, error) {
 	res := &Result{}
 	var err error
@@ -158,7 +84,7 @@ func Prove(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return res, err
 	}
-	if res.Instance, err = res.Lab.newInstance(ctx, "web1", people, byFileWithAbsent); err != nil {
+	if res.Instance, err = res.Lab.NewInstance(ctx, "web1", people); err != nil {
 		return res, err
 	}
 	if err := res.Instance.Boot(ctx); err != nil {

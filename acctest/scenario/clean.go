@@ -12,25 +12,20 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/traces"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
 )
 
 // CheckImage looks from outside whether the image that was built holds something
 // that no image may hold: the agent's own look, over the disk's files, and one that
 // owes nothing to it.
-func (l *Lab) CheckImage(ctx context.Context) error { return l.checkDisk(ctx, l.Image) }
-
-// CheckDisk looks in the same way at the disk of an instance that is not running, of
-// which an image is to be made.
-func (i *Instance) CheckDisk(ctx context.Context) error { return i.lab.checkDisk(ctx, i.Disk) }
-
-func (l *Lab) checkDisk(ctx context.Context, image string) error {
+func (l *Lab) CheckImage(ctx context.Context) error {
 	dir, err := os.MkdirTemp(l.Work, "image-files-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	disk, err := vm.Open(ctx, image, dir)
+	disk, err := vm.Open(ctx, l.Image, dir)
 	if err != nil {
 		return err
 	}
@@ -41,6 +36,6 @@ func (l *Lab) checkDisk(ctx context.Context, image string) error {
 	if err := disk.Extract(ctx, files); err != nil {
 		return err
 	}
-	return errors.Join(traces(files),
+	return errors.Join(traces.Find(files),
 		run(ctx, l.Work, filepath.Join(l.Module, "bin", "totp-agent-linux-"+runtime.GOARCH), "clean", "--check", "--root", files))
 }

@@ -20,10 +20,10 @@ func TestCycles(t *testing.T) {
 		"sysinit.target: Found ordering cycle: a.service/start after b.service/start - after sysinit.target\n":                                  true,
 		"[ SKIP ] Ordering cycle found, skipping Socket Units.\n":                                                                               true,
 	} {
-		if err := cycles("before\n"+text, ""); errors.Is(err, ErrCycle) != want {
+		if err := Cycles("before\n"+text, ""); errors.Is(err, ErrCycle) != want {
 			t.Errorf("%q on the console: %v", text, err)
 		}
-		if err := cycles("", text); errors.Is(err, ErrCycle) != want {
+		if err := Cycles("", text); errors.Is(err, ErrCycle) != want {
 			t.Errorf("%q in the journal: %v", text, err)
 		}
 	}

@@ -7,7 +7,9 @@
 //
 // [Run] is what the demo shows and what the acceptance test begins with; [Prove] is
 // the short way for the other systems.
-// [Lab] and [Instance] are its parts, for tests that go on from there.
+// [Lab] and [Instance] are its parts, for tests that go on from there. What needs no
+// Packer build, kernel, disk, firewall or virtio port is in acctest/boots instead, where
+// a boot takes seconds.
 //
 // # Promises
 //

@@ -40,11 +40,7 @@ type Instance struct {
 
 // NewInstance makes an instance with a disk of its own. It is not running yet.
 func (l *Lab) NewInstance(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	return l.newInstance(ctx, name, people, byFile)
-}
-
-func (l *Lab) newInstance(ctx context.Context, name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
-	i, err := l.instance(name, people, say)
+	i, err := l.instance(name, people)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +50,7 @@ func (l *Lab) newInstance(ctx context.Context, name string, people []*Person, sa
 // NewServer makes an instance of a seed that was made elsewhere. Nothing on this
 // machine receives what it sends: who wants its envelopes has to come by SSH.
 func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Person) (*Instance, error) {
-	i, err := l.instance(name, people, byFile)
+	i, err := l.instance(name, people)
 	if err != nil {
 		return nil, err
 	}
@@ -62,33 +58,10 @@ func (l *Lab) NewServer(ctx context.Context, name, seedISO string, people []*Per
 	return i, vm.NewDisk(ctx, l.Image, i.Disk)
 }
 
-// Clone makes another instance out of a copy of the disk of one that is not
-// running: another identity, and nothing received yet. Of the people, none is named
-// a recipient but those given. Its user-data are in the other form: the policy is
-// under a key of its own, which cloud-init's module hands over. Module and agent are
-// stopped at their first try.
-func (i *Instance) Clone(ctx context.Context, name string, people []*Person) (*Instance, error) {
-	return i.clone(ctx, name, people, byKeyWhileBusy)
-}
-
-// CloneOfNobody makes another instance in the same way. Its user-data make the
-// accounts of the same people, and name no user and no recipient.
-func (i *Instance) CloneOfNobody(ctx context.Context, name string) (*Instance, error) {
-	return i.clone(ctx, name, i.People, byNobody)
-}
-
-func (i *Instance) clone(ctx context.Context, name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
-	c, err := i.lab.instance(name, people, say)
-	if err != nil {
-		return nil, err
-	}
-	return c, vm.CopyDisk(ctx, i.Disk, c.Disk)
-}
-
-func (l *Lab) instance(name string, people []*Person, say func(map[string]any, layer) error) (*Instance, error) {
+func (l *Lab) instance(name string, people []*Person) (*Instance, error) {
 	token := make([]byte, 16)
 	_, _ = rand.Read(token) // never fails
-	data, err := userData(people, token, say)
+	data, err := userData(people, token)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +83,6 @@ func (l *Lab) instance(name string, people []*Person, say func(map[string]any, l
 // Boot starts the instance, and a totpctl that receives what it sends, unless it
 // is a [Lab.NewServer].
 func (i *Instance) Boot(ctx context.Context) error { return i.boot(ctx, i.seed, false) }
-
-// BootUnreached is Boot of an instance whose datasource cannot be reached.
-func (i *Instance) BootUnreached(ctx context.Context) error { return i.boot(ctx, vm.Seed{}, false) }
 
 // BootToStay is Boot of a machine and a receiver that go on when this program ends.
 func (i *Instance) BootToStay(ctx context.Context) error { return i.boot(ctx, i.seed, true) }

@@ -85,10 +85,10 @@ type layer struct {
 	Users   []instanceUser `yaml:"users"`
 }
 
-// userData is the cloud-config for an instance of these people. It also asks
-// for what must not come true: passwords that work over SSH. say puts the policy
-// into it.
-func userData(people []*Person, token []byte, say func(config map[string]any, policy layer) error) (string, error) {
+// userData is the cloud-config for an instance of these people. It has cloud-init write
+// the policy to where the agent reads it, and also asks for what must not come true:
+// passwords that work over SSH.
+func userData(people []*Person, token []byte) (string, error) {
 	var users []cloudUser
 	policy := layer{Version: 1, Token: base64.RawURLEncoding.EncodeToString(token)}
 	for i, p := range people {
@@ -101,55 +101,16 @@ func userData(people []*Person, token []byte, say func(config map[string]any, po
 			policy.Users = append(policy.Users, instanceUser{p.Name, []string{p.Recipient}})
 		}
 	}
-	config := map[string]any{"users": users, "ssh_pwauth": true}
-	if err := say(config, policy); err != nil {
+	content, err := yaml.Marshal(policy)
+	if err != nil {
 		return "", err
 	}
-	text, err := yaml.Marshal(config)
+	text, err := yaml.Marshal(map[string]any{
+		"users": users, "ssh_pwauth": true,
+		"write_files": []writeFile{{"/var/lib/cloud/instance/totp-instance.yaml", "0600", string(content)}},
+	})
 	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("#cloud-config\n%s", text), nil
-}
-
-// byFile has cloud-init write the policy to where the agent reads it.
-func byFile(config map[string]any, policy layer) error {
-	content, err := yaml.Marshal(policy)
-	config["write_files"] = []writeFile{{"/var/lib/cloud/instance/totp-instance.yaml", "0600", string(content)}}
-	return err
-}
-
-// Absent is a user whom a policy can name and who has no account.
-const Absent = "ghost"
-
-// byFileWithAbsent is byFile, of a policy that names [Absent] as well.
-func byFileWithAbsent(config map[string]any, policy layer) error {
-	policy.Users = append(policy.Users, instanceUser{Absent, policy.Users[0].Recipients})
-	return byFile(config, policy)
-}
-
-// byNobody says no policy at all.
-func byNobody(map[string]any, layer) error { return nil }
-
-// byKeyWhileBusy is byKey, and has the first tries of cloud-init's module and of the
-// agent take longer than their units let them, as on a host that is too busy. The
-// pauses have the module come again when the agent's time is up, too.
-func byKeyWhileBusy(config map[string]any, policy layer) error {
-	config["bootcmd"] = []string{`for unit in totp-module totp-agent; do
-	mkdir -p /run/systemd/system/$unit.service.d
-	cat >/run/systemd/system/$unit.service.d/busy.conf <<'EOF'
-[Service]
-ExecStartPre=/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
-TimeoutStartSec=15
-RestartSec=20
-EOF
-done
-systemctl daemon-reload`}
-	return byKey(config, policy)
-}
-
-// byKey leaves it to cloud-init's module that the image has.
-func byKey(config map[string]any, policy layer) error {
-	config["totp"] = policy
-	return nil
 }

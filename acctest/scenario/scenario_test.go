@@ -6,7 +6,6 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -14,12 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/leak"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
-	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -43,7 +39,7 @@ func testPeople(t *testing.T) []*Person {
 
 func TestUserData(t *testing.T) {
 	people := testPeople(t)
-	data, err := userData(people, make([]byte, 16), byFile)
+	data, err := userData(people, make([]byte, 16))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,39 +55,6 @@ func TestUserData(t *testing.T) {
 	}
 	if strings.Contains(data, people[0].Identity) {
 		t.Error("an identity is in user-data")
-	}
-}
-
-// The other form says the same policy.
-func TestUserDataByKey(t *testing.T) {
-	people := testPeople(t)
-	byFile, err := userData(people, make([]byte, 16), byFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, want := instancePolicy(t, []byte(byFile))
-	text, err := userData(people, make([]byte, 16), byKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var doc struct {
-		TOTP yaml.Node `yaml:"totp"`
-	}
-	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
-		t.Fatal(err)
-	}
-	content, err := yaml.Marshal(&doc.TOTP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := policy.Parse(policy.Instance, "totp", content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, gerr := got.Marshal()
-	w, werr := want.Marshal()
-	if gerr != nil || werr != nil || !bytes.Equal(g, w) {
-		t.Errorf("got %s, %v, want %s, %v", g, gerr, w, werr)
 	}
 }
 

@@ -7,14 +7,11 @@ package scenario
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/vm"
-	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
@@ -31,32 +28,6 @@ func (i *Instance) ReadDisk(ctx context.Context, do func(*vm.Disk) error) error 
 		return err
 	}
 	return do(disk)
-}
-
-// Sums returns a digest of each file that binds the instance, which is not running,
-// to its secrets: its PAM state files, and its identity.
-func (i *Instance) Sums(ctx context.Context) (map[string]string, error) {
-	sums := map[string]string{}
-	err := i.ReadDisk(ctx, func(d *vm.Disk) error {
-		names, err := d.ReadDir(ctx, stateDir)
-		if err != nil {
-			return err
-		}
-		files := []string{target.Identity}
-		for _, name := range names {
-			files = append(files, path.Join(stateDir, name))
-		}
-		for _, name := range files {
-			data, err := d.ReadFile(ctx, name)
-			if err != nil {
-				return err
-			}
-			sum := sha256.Sum256(data)
-			sums[name] = hex.EncodeToString(sum[:])
-		}
-		return nil
-	})
-	return sums, err
 }
 
 // States returns the PAM states on the disk of an instance that is not running,

@@ -40,11 +40,6 @@ func NewDisk(ctx context.Context, like, disk string) error {
 	return run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", like, disk)
 }
 
-// CopyDisk makes a copy of a disk made by [NewDisk].
-func CopyDisk(ctx context.Context, disk, copied string) error {
-	return run(ctx, "cp", disk, copied)
-}
-
 // Open copies a disk that no machine runs from into the existing directory dir.
 func Open(ctx context.Context, disk, dir string) (*Disk, error) {
 	raw := filepath.Join(dir, "disk.raw")

@@ -1,7 +1,7 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package vm is the large half of the lab: virtual machines of a Debian with
+// Package vm is the large part of the lab: virtual machines of a Debian with
 // cloud-init, under QEMU.
 //
 // [BuildBase] makes an image of Debian 11, 12 or 13 out of Debian's own packages, once, and caches

@@ -1,9 +1,10 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build linux
-
-package scenario
+// Package traces looks in the files of an image for what the machine that was built or
+// used for it has left there. Its lists are written down independently of the agent
+// that removes the files.
+package traces
 
 import (
 	"errors"
@@ -39,10 +40,9 @@ var (
 	blank = []string{"var/log"}
 )
 
-// traces looks below a directory, which holds the files of a disk, for what the
-// machine has left there that built it. The error wraps [ErrTrace], and names
-// every file.
-func traces(files string) error {
+// Find looks below a directory, which holds the files of a disk. Its error wraps
+// [ErrTrace] and names every trace.
+func Find(files string) error {
 	// A search of nothing proves nothing.
 	_, err := os.Stat(filepath.Join(files, "etc/passwd"))
 	errs := []error{err}

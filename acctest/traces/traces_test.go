@@ -1,9 +1,7 @@
 // Copyright the packer-plugin-totp authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build linux
-
-package scenario
+package traces_test
 
 import (
 	"errors"
@@ -11,9 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/traces"
 )
 
-func TestTraces(t *testing.T) {
+func TestFind(t *testing.T) {
 	clean := func(t *testing.T) string {
 		dir := t.TempDir()
 		touch(t, dir, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
@@ -26,7 +26,7 @@ func TestTraces(t *testing.T) {
 		}
 		return dir
 	}
-	if err := traces(clean(t)); err != nil {
+	if err := traces.Find(clean(t)); err != nil {
 		t.Errorf("of nothing: %v", err)
 	}
 	for name, text := range map[string]string{
@@ -48,8 +48,19 @@ func TestTraces(t *testing.T) {
 	} {
 		dir := clean(t)
 		touch(t, dir, name, text)
-		if err := traces(dir); !errors.Is(err, ErrTrace) || !strings.HasSuffix(err.Error(), ": /"+name) {
+		if err := traces.Find(dir); !errors.Is(err, traces.ErrTrace) || !strings.HasSuffix(err.Error(), ": /"+name) {
 			t.Errorf("of %s: %v", name, err)
 		}
+	}
+}
+
+func touch(t *testing.T, dir, name, text string) {
+	t.Helper()
+	name = filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
