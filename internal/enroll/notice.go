@@ -24,7 +24,8 @@ func (r *run) notice(st *Status) {
 		enrolled = enrolled || err == nil && !strings.Contains(name, "~")
 		return nil
 	})
-	if enrolled || r.exempt {
+	lockedOut := st.lockedOut()
+	if enrolled && !lockedOut || r.exempt {
 		return
 	}
 	reason := "no account of this server has a recipient for its enrollment card"
@@ -35,6 +36,8 @@ func (r *run) notice(st *Status) {
 		reason = "the enrollment failed in this boot"
 	case len(st.RefusedLayers) > 0:
 		reason = "the policy in this server's user-data or vendor-data was refused"
+	case lockedOut:
+		reason = "no enrolled user can log in because of the account, the key or the settings of sshd"
 	case len(st.Users) == 0:
 		reason = "there is no account to enroll on this server"
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type UserStatus struct {
 	Why        string              `json:"why,omitempty"`
 	Remark     string              `json:"remark,omitempty"`          // of a channel that has too little room for the card
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
+	Login      *LoginCheck         `json:"login,omitempty"`           // of an enrolled user
 	Card       string              `json:"card,omitempty"`            // how far its delivery is: one of the words below
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 
@@ -77,7 +79,7 @@ var ErrNoRun = errors.New("the agent has not run in this boot; see: systemctl st
 
 // ReadStatus returns the status of a machine: the last run's, brought up to
 // date from the PAM state files and the receipts.
-func ReadStatus(t *target.Target) (*Status, error) {
+func ReadStatus(ctx context.Context, t *target.Target) (*Status, error) {
 	b, err := t.ReadFile(target.Status)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoRun
@@ -91,7 +93,7 @@ func ReadStatus(t *target.Target) (*Status, error) {
 	}
 	clock := t.Clock()
 	st.Clock = &clock
-	if err := st.refresh(t); err != nil {
+	if err := st.refresh(ctx, t); err != nil {
 		// What cannot be brought up to date is still worth showing.
 		st.Error = strings.TrimPrefix(st.Error+"; "+err.Error(), "; ")
 	}
@@ -100,7 +102,7 @@ func ReadStatus(t *target.Target) (*Status, error) {
 
 // refresh brings the status up to date with what logins, resets and delivery
 // have done since the run.
-func (st *Status) refresh(t *target.Target) error {
+func (st *Status) refresh(ctx context.Context, t *target.Target) error {
 	listed := map[string]bool{}
 	for _, u := range st.Users {
 		listed[u.Name] = true
@@ -124,9 +126,12 @@ func (st *Status) refresh(t *target.Target) error {
 		if err := u.card(box, p); err != nil {
 			return err
 		}
-		if u.Enrolled {
-			st.Notice = ""
-		}
+	}
+	if err := st.refreshLogins(ctx, t); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Enrolled }) && !st.lockedOut() {
+		st.Notice = ""
 	}
 	if p == nil {
 		return nil
