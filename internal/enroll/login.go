@@ -90,7 +90,9 @@ func (st *Status) logLogins(w io.Writer) {
 	}
 }
 
-// lockedOut reports whether users are enrolled and none of them can log in.
+// lockedOut reports whether users are enrolled and none of them can log in. A
+// configuration that sshd rejects does not count: then there is no banner either,
+// and the failed unit says it on the console.
 func (st *Status) lockedOut() bool {
 	enrolled := false
 	for _, u := range st.Users {
@@ -98,7 +100,7 @@ func (st *Status) lockedOut() bool {
 			continue
 		}
 		enrolled = true
-		if u.Login == nil || u.Login.Verdict != LoginImpossible {
+		if u.Login == nil || !slices.ContainsFunc(u.Login.Problems, func(p access.Problem) bool { return p.Reason != access.SSHDRejects }) {
 			return false
 		}
 	}
