@@ -90,6 +90,8 @@ func waysOut(alice *person) map[string]wayOut {
 		enroll.CodeRootDenied: {image: denied + "sshd: {root_login: deny}\nusers: [{name: root, recipients: [" + alice.recipient + "]}]\n", user: "dora"},
 		enroll.CodeUserName: {image: closed + "recipients_from: [authorized_keys]\n",
 			state: sh("userdel -r bob; userdel -r carol; rm -r /root/.ssh; usermod -l Alice.B alice")},
+		enroll.CodeCannotLogIn: {boots: true, user: "alice", human: "usermod -s /bin/bash alice; usermod -s /bin/bash bob",
+			state: sh("usermod -s /usr/sbin/nologin alice; usermod -s /usr/sbin/nologin bob")},
 		enroll.CodeNoUser: {image: closed, user: "dora", state: sh("userdel -r alice; userdel -r bob; userdel -r carol; rm -r /root/.ssh")},
 
 		enroll.CodeStateMissing: {boots: true, live: true, user: "alice", state: sh("rm " + pam + "/alice")},

@@ -25,10 +25,11 @@ var may = map[string][]string{
 	"cmd/totpctl/page":     {},
 	"cmd/totpctl/page/...": {"cmd/totpctl/page"}, // node, for tests
 
-	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/systemd", "internal/target", "version"},
+	"internal/bake":            {"secrets/...", "templates", "internal/access", "internal/clean", "internal/policy", "internal/systemd", "internal/target", "version"},
 	"internal/clean":           {"internal/policy", "internal/target"},
 	"internal/selftest":        {"secrets/otp", "internal/bake", "internal/policy", "internal/target"},
-	"internal/enroll":          {"secrets/...", "templates", "internal/faillock", "internal/policy", "internal/target", "internal/deliver", "version"},
+	"internal/access":          {"internal/target"},
+	"internal/enroll":          {"secrets/...", "templates", "internal/access", "internal/faillock", "internal/policy", "internal/target", "internal/deliver", "version"},
 	"internal/deliver":         {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver/console", "internal/deliver/frame"},
 	"internal/deliver/console": {"internal/deliver/frame"},
 	"internal/deliver/receive": {"internal/deliver/frame"},

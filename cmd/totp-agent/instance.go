@@ -82,7 +82,7 @@ func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 		var lp loginPath
 		lp.Closed = bake.Closed(t)
 		lp.Findings, err = bake.CheckPAM(t)
-		st, errStatus := enroll.ReadStatus(t)
+		st, errStatus := enroll.ReadStatus(e, t)
 		switch {
 		case errStatus != nil && *asJSON:
 		case *asJSON:
@@ -149,9 +149,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "USER\tENROLLED\tLOGGED IN\tENVELOPE\tCARD")
+	fmt.Fprintln(tw, "USER\tENROLLED\tCAN LOG IN\tLOGGED IN\tENVELOPE\tCARD")
 	for _, u := range st.Users {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", u.Name, yes(u.Enrolled), yes(u.Used), or(u.ID, "-"), or(u.Card, "-"))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, yes(u.Enrolled), canLogIn(u), yes(u.Used), or(u.ID, "-"), or(u.Card, "-"))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -163,11 +163,33 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 		if u.Remark != "" {
 			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Remark)
 		}
+		if u.Login != nil {
+			for _, p := range u.Login.Problems {
+				fmt.Fprintf(w, "%s: cannot log in: %v\n", u.Name, p)
+			}
+			for _, p := range u.Login.Unknown {
+				fmt.Fprintf(w, "%s: login not judged: %v\n", u.Name, p)
+			}
+		}
 		for _, name := range slices.Sorted(maps.Keys(u.Delivery)) {
 			fmt.Fprintf(w, "%s: %s: %s\n", u.Name, name, attempt(u.Delivery[name]))
 		}
 	}
 	return nil
+}
+
+// canLogIn is the verdict of a user's login, in one word.
+func canLogIn(u enroll.UserStatus) string {
+	if u.Login == nil {
+		return "-"
+	}
+	switch u.Login.Verdict {
+	case enroll.LoginPossible:
+		return "yes"
+	case enroll.LoginImpossible:
+		return "NO"
+	}
+	return u.Login.Verdict
 }
 
 // attempt says what a channel has last done with an envelope.

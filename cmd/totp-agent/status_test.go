@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/access"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -22,14 +23,16 @@ func TestPrintStatus(t *testing.T) {
 		Remarks: []enroll.RefusedLayer{{Layer: "vendor", Error: "later: unknown"}},
 		Clock:   &target.Clock{State: target.ClockSynchronised},
 		Users: []enroll.UserStatus{
-			{Name: "alice", Enrolled: true, Used: true, ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Card: enroll.CardDelivered, Delivery: map[string]enroll.Delivery{
+			{Name: "alice", Enrolled: true, Used: true, Login: &enroll.LoginCheck{Verdict: enroll.LoginPossible}, ID: "aaaaaaaaaaaaaaaaaaaaaaaaaa", Card: enroll.CardDelivered, Delivery: map[string]enroll.Delivery{
 				"virtio":  {State: deliver.Delivered, Tries: 2, Last: noon},
 				"console": {State: deliver.Offered, Tries: 1, Last: noon},
 			}},
-			{Name: "bob", Enrolled: true, ID: "bbbbbbbbbbbbbbbbbbbbbbbbbb", Card: enroll.CardWaiting, Remark: "channels[1]: too large", Delivery: map[string]enroll.Delivery{
+			{Name: "bob", Enrolled: true, Login: &enroll.LoginCheck{Verdict: enroll.LoginImpossible, Problems: []access.Problem{
+				{Reason: access.DenyUsers, Detail: "x-*", Fix: "grep -rn DenyUsers /etc/ssh"},
+			}}, ID: "bbbbbbbbbbbbbbbbbbbbbbbbbb", Card: enroll.CardWaiting, Remark: "channels[1]: too large", Delivery: map[string]enroll.Delivery{
 				"http": {State: deliver.Failed, Tries: 3, Last: noon, Next: noon.Add(time.Minute), Error: "no answer"},
 			}},
-			{Name: "carol", Enrolled: true, ID: "cccccccccccccccccccccccccc", Card: enroll.CardOffered, Delivery: map[string]enroll.Delivery{
+			{Name: "carol", Enrolled: true, Login: &enroll.LoginCheck{Verdict: enroll.LoginUnknown, Unknown: []access.Problem{{Reason: access.KeysCommand}}}, ID: "cccccccccccccccccccccccccc", Card: enroll.CardOffered, Delivery: map[string]enroll.Delivery{
 				"file": {State: deliver.Offered, Tries: 1, Last: noon},
 			}},
 			{Name: "dave", Enrolled: true, ID: "dddddddddddddddddddddddddd", Card: enroll.CardWaiting, Delivery: map[string]enroll.Delivery{
@@ -54,17 +57,19 @@ problem: no-recipient: no recipient
   user: erin
   to end it: totp-agent reset erin
 
-USER   ENROLLED  LOGGED IN  ENVELOPE                    CARD
-alice  yes       yes        aaaaaaaaaaaaaaaaaaaaaaaaaa  delivered
-bob    yes       no         bbbbbbbbbbbbbbbbbbbbbbbbbb  waiting
-carol  yes       no         cccccccccccccccccccccccccc  offered, unconfirmed
-dave   yes       no         dddddddddddddddddddddddddd  waiting
-erin   no        no         -                           -
-frank  yes       no         -                           -
+USER   ENROLLED  CAN LOG IN  LOGGED IN  ENVELOPE                    CARD
+alice  yes       yes         yes        aaaaaaaaaaaaaaaaaaaaaaaaaa  delivered
+bob    yes       NO          no         bbbbbbbbbbbbbbbbbbbbbbbbbb  waiting
+carol  yes       unknown     no         cccccccccccccccccccccccccc  offered, unconfirmed
+dave   yes       -           no         dddddddddddddddddddddddddd  waiting
+erin   no        -           no         -                           -
+frank  yes       -           no         -                           -
 alice: console: offered, try 1 at 2026-07-01T12:00:00Z
 alice: virtio: delivered, try 2 at 2026-07-01T12:00:00Z
 bob: channels[1]: too large
+bob: cannot log in: x-*: DenyUsers of sshd_config matches the user; remedy: grep -rn DenyUsers /etc/ssh
 bob: http: failed, try 3 at 2026-07-01T12:00:00Z: no answer; next try not before 2026-07-01T12:01:00Z
+carol: login not judged: AuthorizedKeysCommand may provide keys
 carol: file: offered, try 1 at 2026-07-01T12:00:00Z
 dave: http: TAMPERED, try 1 at 2026-07-01T12:00:00Z, what is there is not from this machine
 frank: enrolled by hand
@@ -76,7 +81,7 @@ frank: enrolled by hand
 
 	out.Reset()
 	st = &enroll.Status{Identity: "unknown", Time: noon, Error: "disk full", Notice: "No user can log in.\n", NoticeCode: enroll.CodeDiskFull, Clock: &target.Clock{State: target.ClockUnsynchronised}}
-	want = "identity: unknown\nlast run: 2026-07-01T12:00:00Z\nclock: " + st.Clock.String() + "\nnotice: no user can log in over SSH: disk-full (console and SSH banner say so)\n\nUSER  ENROLLED  LOGGED IN  ENVELOPE  CARD\n"
+	want = "identity: unknown\nlast run: 2026-07-01T12:00:00Z\nclock: " + st.Clock.String() + "\nnotice: no user can log in over SSH: disk-full (console and SSH banner say so)\n\nUSER  ENROLLED  CAN LOG IN  LOGGED IN  ENVELOPE  CARD\n"
 	if err := printStatus(&out, st); err != nil || out.String() != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, out.String(), want)
 	}

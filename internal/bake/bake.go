@@ -58,6 +58,7 @@ var (
 	ErrPackage     = errors.New("not installed")
 	ErrSSHDRefuses = errors.New("sshd refuses its configuration")
 	ErrEffective   = errors.New("sshd would not ask for key and code")
+	ErrLockedOut   = errors.New("the user cannot log in")
 	ErrCloudInit   = errors.New("cloud-init would not run the module totp")
 )
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/access"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
@@ -225,6 +226,9 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if err := b.canLogIn(ctx, s); err != nil {
+		return "", err
+	}
 	b.effective = map[string]map[string]string{}
 	exempt := map[string]bool{}
 	for _, l := range ls {
@@ -257,6 +261,31 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 		said += "; a key alone of all but root from " + strings.Join(from, ", ")
 	}
 	return said, nil
+}
+
+// canLogIn refuses an image whose policy names a user that cannot log in. Their
+// keys come with the first boot, and so do users whom the image does not have.
+func (b *baker) canLogIn(ctx context.Context, s *sshd) error {
+	local, err := b.t.Users()
+	if err != nil {
+		return err
+	}
+	c := access.New(b.t, access.Options{SSHDArgs: s.args, IgnoreKeys: true})
+	for i, u := range b.facts.policy.Users {
+		var account target.User
+		if j := slices.IndexFunc(local, func(a target.User) bool { return a.Name == u.Name }); j >= 0 {
+			account = local[j]
+		} else if account, err = b.t.LookupUser(ctx, u.Name); err != nil {
+			continue
+		}
+		if account.UID == 0 && b.facts.policy.SSHD.RootLogin == policy.RootDeny {
+			continue // the policy says so, and the status too
+		}
+		if v := c.Check(ctx, account); !v.Can() {
+			return fmt.Errorf("users[%d]: %q: %w: %w", i, u.Name, ErrLockedOut, v.Problems[0])
+		}
+	}
+	return nil
 }
 
 // reported are the settings that the report shows.

@@ -84,6 +84,8 @@ type run struct {
 	policy *policy.Effective
 	facts  cardFacts
 
+	unanswered map[string]error // of directory services, by user
+
 	exempt  bool   // somebody logs in with the key alone, by the policy
 	adopted string // ID for the next boot, see bound.Adopt
 
@@ -160,11 +162,16 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return st, err
 	}
+	accounts = append(accounts, r.directoryAccounts(ctx, accounts)...)
 	people := r.people(accounts)
 	errs := []error{r.everyone(ctx, people, mayEnroll, st)}
 	if mayEnroll {
 		errs = append(errs, r.leftovers(accounts, people, st), r.letGo(ctx))
 	}
+	checking, cancel := context.WithTimeout(ctx, loginLimit)
+	defer cancel()
+	st.checkLogins(checking, r.t, accounts)
+	st.logLogins(r.Log)
 	return st, errors.Join(errs...)
 }
 
@@ -218,7 +225,7 @@ func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st 
 // isReason reports whether err is an answer of the policy, and not a fault of
 // the machine.
 func isReason(err error) bool {
-	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrRootDenied, ErrLoginKey, ErrUnknownID, errRecipients, policy.ErrUserName} {
+	for _, e := range []error{ErrNoRecipient, ErrNoAccount, ErrRootDenied, ErrLoginKey, ErrUnknownID, errRecipients, errDirectory, policy.ErrUserName} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -717,7 +717,7 @@ func TestCardLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.mustRun()
-	st, err := ReadStatus(m.t)
+	st, err := ReadStatus(context.Background(), m.t)
 	if u := user(st, "alice"); err != nil || u.Enrolled || !strings.Contains(u.Why, errCardLost.Error()) {
 		t.Errorf("status %+v, %v", u, err)
 	}

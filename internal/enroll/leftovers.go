@@ -13,6 +13,7 @@ import (
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
 // leftovers deals with state files and envelopes of those who are not to be
@@ -24,9 +25,9 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 	for _, p := range people {
 		known[p.name] = !errors.Is(p.err, ErrNoAccount)
 	}
-	exists := map[string]bool{}
+	exists := map[string]target.User{}
 	for _, a := range accounts {
-		exists[a.Name] = true
+		exists[a.Name] = a
 	}
 	live := map[string]bool{}
 	err := r.eachState(func(name, file string) error {
@@ -41,9 +42,11 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			return nil
 		}
 		state, err := readState(r.t, name)
-		if !exists[name] && err == nil && state.Mark.ID != "" {
-			fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is gone\n", name)
-			return r.t.Remove(file)
+		if err == nil && state.Mark.ID != "" {
+			if gone := r.accountGone(exists, name, state.Mark); gone != "" {
+				fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is %s\n", name, gone)
+				return r.t.Remove(file)
+			}
 		}
 		if err != nil {
 			if !known[name] {
@@ -85,6 +88,23 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 		return nil
 	}
 	return r.withdraw(func(m deliver.Meta) bool { return !live[m.ID] })
+}
+
+// accountGone returns what has become of the account of a state file, or "" where
+// it is there. A directory service that cannot be reached often answers that it
+// knows no such user, so the state of its users stays.
+func (r *run) accountGone(exists map[string]target.User, name string, m otp.Mark) string {
+	a, is := exists[name]
+	was, recorded := parseAccountID(m.Account)
+	switch {
+	case !is && recorded && was.directory:
+		return ""
+	case !is:
+		return "gone"
+	case recorded && was.replacedBy(identifyAccount(r.t, a)):
+		return "another one now"
+	}
+	return ""
 }
 
 // errCardLost is said of a user whose secret is live and whose card is gone.

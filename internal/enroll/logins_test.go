@@ -59,7 +59,7 @@ func (m *machine) ready() int {
 
 func (m *machine) cardOf(user string) string {
 	m.Helper()
-	st, err := ReadStatus(m.t)
+	st, err := ReadStatus(context.Background(), m.t)
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestLoginsPending(t *testing.T) {
 	if err != nil || now.Secret != state.Secret {
 		t.Errorf("one who had logged in got another secret: %v", err)
 	}
-	if st, err := ReadStatus(m.t); err != nil || !st.Users[0].Enrolled {
+	if st, err := ReadStatus(context.Background(), m.t); err != nil || !st.Users[0].Enrolled {
 		t.Errorf("status %+v, %v", st, err)
 	}
 }
@@ -182,7 +182,7 @@ func TestStatusOfChannels(t *testing.T) {
 		"channels: [{type: http, url: \"https://localhost:1/secretpath/{id}?secretquery\", headers: {X: secretheader}, hmac_key: secretsecretsecret}]\njitter: 0s\n")
 	m.mustRun()
 	m.deliver()
-	st, err := ReadStatus(m.t)
+	st, err := ReadStatus(context.Background(), m.t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestStatusOfFiles(t *testing.T) {
 		if err := os.Chmod(filepath.Join(m.t.Root(), key), mode); err != nil {
 			t.Fatal(err)
 		}
-		st, err := ReadStatus(m.t)
+		st, err := ReadStatus(context.Background(), m.t)
 		if err != nil || !strings.Contains(st.Error, "channels[3].client_") || !strings.Contains(st.Error, want) || strings.Contains(st.Error, "secret") {
 			t.Errorf("mode %v: %q, %v", mode, st.Error, err)
 		}

@@ -30,7 +30,7 @@ func (k Kind) Text() string {
 func (r *run) notice(st *Status) {
 	space, disk := diskState(r.t, true, r.Log)
 	st.Problems = st.problems(space, disk)
-	if r.exempt || disk == nil && r.usable(st) {
+	if r.exempt || disk == nil && r.usable(st) && !st.lockedOut() {
 		return
 	}
 	st.NoticeCode = CodeEnrollFailed

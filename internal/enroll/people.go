@@ -4,11 +4,13 @@
 package enroll
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -19,6 +21,7 @@ import (
 // card, or the reason why that cannot be.
 type person struct {
 	name    string
+	account *accountID       // nil where there is none
 	readers []seal.Recipient // own first, then escrow
 	escrow  []seal.Recipient
 	err     error
@@ -26,6 +29,39 @@ type person struct {
 
 // errRecipients marks recipients that cannot be used together.
 var errRecipients = errors.New("recipients")
+
+// errDirectory marks an account that a directory service may have and did not
+// tell about.
+var errDirectory = errors.New("the directory service did not answer; run totp-agent enroll when it does")
+
+// directoryLimit is how long the directory services have for all accounts: sshd
+// waits for the agent at boot.
+const directoryLimit = 6 * time.Second
+
+// directoryAccounts looks up the users of the policy whom /etc/passwd does not
+// have, as PAM and sshd will: they may be users of LDAP or sssd.
+func (r *run) directoryAccounts(ctx context.Context, local []target.User) []target.User {
+	has := map[string]bool{}
+	for _, a := range local {
+		has[a.Name] = true
+	}
+	ctx, cancel := context.WithTimeout(ctx, directoryLimit)
+	defer cancel()
+	r.unanswered = map[string]error{}
+	var found []target.User
+	for _, u := range r.policy.Users {
+		if has[u.Name] || !r.t.HasCommand(target.GetentCmd) {
+			continue
+		}
+		switch a, err := r.t.LookupUser(ctx, u.Name); {
+		case err == nil:
+			found = append(found, a)
+		case !errors.Is(err, target.ErrNotInDirectory):
+			r.unanswered[u.Name] = err
+		}
+	}
+	return found
+}
 
 // people returns who is to be enrolled, in the order of /etc/passwd, then
 // those whom the policy names and who have no account.
@@ -54,19 +90,28 @@ func (r *run) people(accounts []target.User) []person {
 			continue
 		}
 		named[a.Name] = true
+		id := identifyAccount(r.t, a)
+		account := &id
 		if a.UID == 0 && r.policy.SSHD.RootLogin == policy.RootDeny {
-			people = append(people, person{name: a.Name, err: ErrRootDenied})
+			people = append(people, person{name: a.Name, account: account, err: ErrRootDenied})
 			continue
 		}
 		if err := policy.ValidUserName(a.Name); err != nil {
-			people = append(people, person{name: a.Name, err: err})
+			// Such a name could lead the PAM module to another user's file.
+			people = append(people, person{name: a.Name, account: account, err: fmt.Errorf("%w, or rename the account by usermod -l", err)})
 			continue
 		}
-		people = append(people, newPerson(r.policy, a.Name, keys, nil))
+		p := newPerson(r.policy, a.Name, keys, nil)
+		p.account = account
+		people = append(people, p)
 	}
 	for _, u := range r.policy.Users {
 		if !named[u.Name] {
-			people = append(people, person{name: u.Name, err: ErrNoAccount})
+			err := ErrNoAccount
+			if r.unanswered[u.Name] != nil {
+				err = fmt.Errorf("%w: %w", errDirectory, r.unanswered[u.Name])
+			}
+			people = append(people, person{name: u.Name, err: err})
 		}
 	}
 	return people
@@ -96,6 +141,10 @@ func eligible(e *policy.Effective, a target.User, keys []target.LoginKey, exempt
 
 const nobodyUID = 65534
 
+// maxOwnKeys is how many login keys of a user a card is sealed to: as many
+// recipients as a card can name.
+const maxOwnKeys = 64
+
 // newPerson finds the recipients of a user: those given, else those that the
 // policy names, or, where it names none and allows it, the user's own login
 // keys.
@@ -105,15 +154,19 @@ func newPerson(e *policy.Effective, name string, keys []target.LoginKey, given [
 		own = given
 	}
 	p := person{name: name, escrow: escrow}
+	login := map[string]bool{}
+	for _, k := range keys {
+		login[k.Type+" "+k.Blob] = true
+	}
 	for _, o := range append(slices.Clone(own), escrow...) {
-		if o.IsSSH() && slices.ContainsFunc(keys, func(k target.LoginKey) bool { return sameKey(o, k) }) {
+		if o.IsSSH() && login[keyOf(o)] {
 			p.err = fmt.Errorf("%s: %w", o.Short(), ErrLoginKey)
 			return p
 		}
 	}
 	if len(own) == 0 && e.AllowsAuthorizedKeys() {
 		for _, k := range keys {
-			if k.Forced {
+			if k.Forced || len(own)+len(escrow) >= maxOwnKeys {
 				continue
 			}
 			if rec, err := seal.ParseRecipient(k.Type + " " + k.Blob); err == nil {
@@ -143,7 +196,8 @@ func (r *run) misfit(p person) string {
 	return ""
 }
 
-// sameKey reports whether a recipient is that login key.
-func sameKey(r seal.Recipient, k target.LoginKey) bool {
-	return strings.HasPrefix(r.String()+" ", k.Type+" "+k.Blob+" ")
+// keyOf returns type and blob of an SSH recipient, without its comment.
+func keyOf(r seal.Recipient) string {
+	f := strings.Fields(r.String())
+	return strings.Join(f[:min(2, len(f))], " ")
 }

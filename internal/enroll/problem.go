@@ -45,6 +45,7 @@ const (
 	CodeEnrollFailed    = "enroll-failed"
 	CodeLayerRefused    = "layer-refused"
 	CodeNoUser          = "no-user"
+	CodeCannotLogIn     = "cannot-log-in"
 	CodeNoRecipient     = "no-recipient"
 	CodeLoginKey        = "login-key"
 	CodeNoAccount       = "no-account"
@@ -84,6 +85,8 @@ var Kinds = []Kind{
 	{CodeNoAccount, "no user that the policy names has an account", "useradd -m -s /bin/bash USER; then run: totp-agent enroll", true},
 	{CodeRootDenied, "the policy denies root, and no other user can log in", "useradd -m -s /bin/bash USER; then run: " + resetTo, true},
 	{CodeUserName, "the name of the user's account cannot be enrolled", "usermod -l NEWNAME USER; then run: totp-agent enroll", true},
+	{CodeCannotLogIn, "the account, the key or the settings of sshd refuse the login of an enrolled user",
+		"totp-agent enroll (it prints the reason and the remedy for each user)", true},
 	{CodeNoUser, "this server has no user account that could log in", "useradd -m -s /bin/bash USER; then run: " + resetTo, true},
 
 	{CodeStateMissing, "the PAM state file is missing", "totp-agent reset USER", false},
@@ -169,6 +172,13 @@ func (st *Status) problems(space *target.Space, disk error) []Problem {
 				detail = u.RateLimit.String()
 			}
 			add(code, u.Name, detail)
+		}
+		if u.Login != nil {
+			for _, reason := range u.Login.Problems {
+				p := kindOf(CodeCannotLogIn).problem(u.Name, reason.Text())
+				p.Fix = or(reason.Fix, p.Fix)
+				all = append(all, p)
+			}
 		}
 	}
 	order := func(p Problem) int { return slices.IndexFunc(Kinds, func(k Kind) bool { return k.Code == p.Code }) }

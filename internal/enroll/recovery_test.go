@@ -143,7 +143,7 @@ func TestFailedReset(t *testing.T) {
 		if r.policy, _, err = LoadPolicy(m.t); err != nil {
 			t.Fatal(err)
 		}
-		p, err := r.person("alice", nil)
+		p, err := r.person(context.Background(), "alice", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

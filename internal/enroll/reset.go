@@ -78,7 +78,7 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.person(user, recipients)
+	p, err := r.person(ctx, user, recipients)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", user, err)
 	}
@@ -122,16 +122,20 @@ func (r *run) resolveIdentity() (adopt bool, err error) {
 }
 
 // person is the user with the given recipients, or with the policy's.
-func (r *run) person(user string, recipients []string) (person, error) {
+func (r *run) person(ctx context.Context, user string, recipients []string) (person, error) {
 	accounts, err := r.t.Users()
 	if err != nil {
 		return person{}, err
 	}
-	i := slices.IndexFunc(accounts, func(a target.User) bool { return a.Name == user })
-	if i < 0 {
+	var account target.User
+	if i := slices.IndexFunc(accounts, func(a target.User) bool { return a.Name == user }); i >= 0 {
+		account = accounts[i]
+	} else if account, err = r.t.LookupUser(ctx, user); errors.Is(err, target.ErrNotInDirectory) {
 		return person{}, ErrNoAccount
+	} else if err != nil {
+		return person{}, fmt.Errorf("%w: %w", errDirectory, err)
 	}
-	keys, err := r.t.LoginKeys(accounts[i])
+	keys, err := r.t.LoginKeys(account)
 	if err != nil {
 		fmt.Fprintf(r.Log, "reset: %s: %v\n", user, err)
 	}
@@ -144,6 +148,8 @@ func (r *run) person(user string, recipients []string) (person, error) {
 		named = append(named, rec)
 	}
 	p := newPerson(r.policy, user, keys, named)
+	id := identifyAccount(r.t, account)
+	p.account = &id
 	return p, p.err
 }
 

@@ -117,7 +117,7 @@ func TestResetFromNothing(t *testing.T) {
 	if m.t.Exists(target.Notice) {
 		t.Error("the notice is still there")
 	}
-	st, err := ReadStatus(m.t)
+	st, err := ReadStatus(context.Background(), m.t)
 	if err != nil || !user(st, "alice").Enrolled || st.Notice != "" {
 		t.Errorf("status %+v, %v", st, err)
 	}

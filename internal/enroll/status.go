@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,7 @@ type UserStatus struct {
 	Code       string              `json:"code,omitempty"`            // of the [Kind] that Why is about
 	Remark     string              `json:"remark,omitempty"`          // of a channel that has too little room for the card
 	From       string              `json:"recipients_from,omitempty"` // the layer that names the recipients
+	Login      *LoginCheck         `json:"login,omitempty"`           // of an enrolled user
 	Card       string              `json:"card,omitempty"`            // how far its delivery is: one of the words below
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 	RateLimit  *RateLimit          `json:"rate_limit,omitempty"`      // codes are refused now, or were in the last hour
@@ -85,7 +87,7 @@ var ErrNoRun = errors.New("the agent has not run in this boot; run: totp-agent e
 
 // ReadStatus returns the status of a machine: the last run's, brought up to
 // date from the PAM state files and the receipts.
-func ReadStatus(t *target.Target) (*Status, error) {
+func ReadStatus(ctx context.Context, t *target.Target) (*Status, error) {
 	b, err := t.ReadFile(target.Status)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoRun
@@ -99,7 +101,7 @@ func ReadStatus(t *target.Target) (*Status, error) {
 	}
 	clock := t.Clock()
 	st.Clock = &clock
-	if err := st.refresh(t); err != nil {
+	if err := st.refresh(ctx, t); err != nil {
 		// What cannot be brought up to date is still worth showing.
 		st.Error = strings.TrimPrefix(st.Error+"; "+err.Error(), "; ")
 		st.ErrorCode = or(st.ErrorCode, CodeEnrollFailed)
@@ -112,7 +114,7 @@ func ReadStatus(t *target.Target) (*Status, error) {
 
 // refresh brings the status up to date with what logins, resets and delivery
 // have done since the run.
-func (st *Status) refresh(t *target.Target) error {
+func (st *Status) refresh(ctx context.Context, t *target.Target) error {
 	listed := map[string]bool{}
 	for _, u := range st.Users {
 		listed[u.Name] = true
@@ -138,9 +140,13 @@ func (st *Status) refresh(t *target.Target) error {
 		if err := u.card(box, p); err != nil {
 			return err
 		}
-		if u.Enrolled && u.Code == "" && !isDisk(st.NoticeCode) {
-			st.Notice, st.NoticeCode = "", ""
-		}
+	}
+	if err := st.refreshLogins(ctx, t); err != nil {
+		return err
+	}
+	usable := slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Enrolled && u.Code == "" })
+	if usable && !isDisk(st.NoticeCode) && !st.lockedOut() {
+		st.Notice, st.NoticeCode = "", ""
 	}
 	if p == nil {
 		return nil

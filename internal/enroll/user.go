@@ -26,12 +26,22 @@ import (
 func (r *run) user(p person, u *UserStatus) (*made, error) {
 	state, err := readState(r.t, p.name)
 	switch {
+	case err == nil && p.account != nil && accountReplaced(state.Mark, *p.account):
+		fmt.Fprintf(r.Log, "enroll: %s: the account is not the one that was enrolled (uid or home directory differ); its old secret is removed\n", p.name)
+		if p.err != nil {
+			return nil, errors.Join(p.err, r.dropReplaced(p.name))
+		}
 	case err == nil:
 		live, err := r.recover(state)
 		if err != nil {
 			return nil, err
 		}
 		if live {
+			if state.Mark.ID != "" && p.account != nil {
+				if err := r.recordAccount(p.name, state, *p.account); err != nil {
+					return nil, err
+				}
+			}
 			u.Enrolled, u.ID, u.Generation, u.Used = true, state.Mark.ID, state.Mark.Generation, state.Used
 			return nil, nil
 		}
@@ -202,7 +212,7 @@ func (r *run) make(p person, old otp.Mark) (made, error) {
 	}
 	m.state, err = otp.State{
 		Secret: secret.Secret, RateLimit: rateLimit(r.policy.RateLimit), Window: 3, BackupCodes: secret.BackupCodes,
-		Mark: otp.Mark{ID: id, Identity: r.here.Identity.String(), Generation: m.Generation},
+		Mark: otp.Mark{ID: id, Identity: r.here.Identity.String(), Generation: m.Generation, Account: p.account.String()},
 	}.Format()
 	return m, err
 }

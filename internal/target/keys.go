@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -74,7 +73,7 @@ func (t *Target) readOwned(u User, name string) ([]byte, error) {
 	if !ok || uid != u.UID && (uid != 0 || linked) || fi.Mode()&0o022 != 0 {
 		return nil, nil
 	}
-	return readAll(real, f)
+	return ReadAll(real, f)
 }
 
 func ignoreMissing(err error) error {
@@ -86,6 +85,7 @@ func ignoreMissing(err error) error {
 
 func parseAuthorizedKeys(b []byte) []LoginKey {
 	var keys []LoginKey
+	seen := map[LoginKey]bool{} // a search of the list would be quadratic, and users write these files
 	for line := range strings.Lines(string(b)) {
 		pub, _, options, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
@@ -98,7 +98,8 @@ func parseAuthorizedKeys(b []byte) []LoginKey {
 			k.Forced = k.Forced || strings.HasPrefix(o, "command=")
 			ca = ca || o == "cert-authority"
 		}
-		if !ca && !slices.Contains(keys, k) {
+		if !ca && !seen[k] {
+			seen[k] = true
 			keys = append(keys, k)
 		}
 	}

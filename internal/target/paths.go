@@ -136,6 +136,9 @@ const (
 	GShadow         = "/etc/gshadow"
 	Group           = "/etc/group"
 	Shell           = "/bin/sh"
+	NoLogin         = "/etc/nologin"
+	NSSwitch        = "/etc/nsswitch.conf"
+	DebianVersion   = "/etc/debian_version" // of Debian and its derivatives
 	OSRelease       = "/etc/os-release"
 	OSReleaseVendor = "/usr/lib/os-release"
 	HostnameFile    = "/etc/hostname"
@@ -200,6 +203,8 @@ const (
 	DpkgQuery     = "/usr/bin/dpkg-query"
 	DNF           = "/usr/bin/dnf"
 	RPM           = "/usr/bin/rpm"
+	GetentCmd     = "getent"
+	ID            = "id"
 	Restorecon    = "restorecon"
 	Chcon         = "chcon"
 	TmpfilesConf  = "/etc/tmpfiles.d/totp-agent.conf"

@@ -24,10 +24,11 @@ func (t *Target) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(name, f)
+	return ReadAll(name, f)
 }
 
-func readAll(name string, f *os.File) ([]byte, error) {
+// ReadAll reads an open file as ReadFile does; name is for errors.
+func ReadAll(name string, f *os.File) ([]byte, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, guest(name, err)

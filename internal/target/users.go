@@ -4,10 +4,13 @@
 package target
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A User is an account of the guest's /etc/passwd.
@@ -15,6 +18,8 @@ type User struct {
 	Name        string
 	UID, GID    int
 	Home, Shell string
+
+	Directory bool // known to the name service switch only, nsswitch.conf(5)
 }
 
 // ValidUserName accepts the names that adduser of Debian makes by default and
@@ -49,6 +54,44 @@ func (t *Target) Users() ([]User, error) {
 		return nil, err
 	}
 	return parsePasswd(string(b)), nil
+}
+
+// ErrNotInDirectory is returned where no source of the name service switch knows a
+// name. A directory that cannot be reached often answers the same.
+var ErrNotInDirectory = errors.New("not known to getent")
+
+// LookupUser asks the name service switch for an account that /etc/passwd does not
+// have: one of LDAP or sssd, say. PAM and sshd ask the same sources.
+func (t *Target) LookupUser(ctx context.Context, name string) (User, error) {
+	out, err := t.Getent(ctx, "passwd", name)
+	if err != nil {
+		return User{}, err
+	}
+	us := parsePasswd(string(out))
+	if len(us) != 1 || us[0].Name != name {
+		return User{}, fmt.Errorf("getent passwd %s: %w", name, ErrNotInDirectory)
+	}
+	us[0].Directory = true
+	return us[0], nil
+}
+
+// getentPatience is how long a directory has for an answer: at boot sshd waits for
+// the agent.
+const getentPatience = 3 * time.Second
+
+// Getent asks the name service switch for one entry of a database, getent(1). The
+// error is [ErrNotInDirectory] where there is none.
+func (t *Target) Getent(ctx context.Context, database, name string) ([]byte, error) {
+	if err := ValidUserName(name); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, getentPatience)
+	defer cancel()
+	out, err := t.Run(ctx, GetentCmd, database, name)
+	if ce, ok := errors.AsType[*CommandError](err); ok && ce.Code == 2 {
+		return nil, fmt.Errorf("getent %s %s: %w", database, name, ErrNotInDirectory)
+	}
+	return out, err
 }
 
 func parsePasswd(s string) []User {

@@ -6,9 +6,11 @@ package target
 import (
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,10 +43,10 @@ func TestUsers(tt *testing.T) {
 		tt.Fatal(err)
 	}
 	want := []User{
-		{"root", 0, 0, "/root", "/bin/bash"},
-		{"daemon", 1, 1, "/usr/sbin", "/usr/sbin/nologin"},
-		{"alice", 1000, 1000, "/home/alice", ""},
-		{"bob", 1001, 1001, "/home/bob", "/bin/false"},
+		{"root", 0, 0, "/root", "/bin/bash", false},
+		{"daemon", 1, 1, "/usr/sbin", "/usr/sbin/nologin", false},
+		{"alice", 1000, 1000, "/home/alice", "", false},
+		{"bob", 1001, 1001, "/home/bob", "/bin/false", false},
 	}
 	if len(us) != len(want) {
 		tt.Fatalf("got %v", us)
@@ -189,4 +191,35 @@ func TestHostKeys(tt *testing.T) {
 	if keys, err := t.HostKeys(); err != nil || len(keys) != 1 || keys[0] != "ssh-ed25519 "+b1 {
 		tt.Errorf("got %v, %v", keys, err)
 	}
+}
+
+// BenchmarkLoginKeys reads two files of keys, all different, as large as the agent
+// reads them.
+func BenchmarkLoginKeys(b *testing.B) {
+	for _, n := range []int{800, 12000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			t := open(b)
+			for i, f := range AuthorizedKeys {
+				put(b, t, "/home/alice/"+f, manyKeys(i*n, n), 0o600)
+			}
+			u := User{Name: "alice", UID: os.Geteuid(), Home: "/home/alice"}
+			for b.Loop() {
+				if keys, err := t.LoginKeys(u); err != nil || len(keys) != 2*n {
+					b.Fatal(len(keys), err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*n), "ns/key")
+		})
+	}
+}
+
+// manyKeys are lines of n different Ed25519 keys.
+func manyKeys(first, n int) string {
+	var s strings.Builder
+	for i := range n {
+		blob := []byte("\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20" + strings.Repeat("k", 28) + "1234")
+		binary.BigEndian.PutUint32(blob[len(blob)-4:], uint32(first+i))
+		s.WriteString("ssh-ed25519 " + base64.StdEncoding.EncodeToString(blob) + "\n")
+	}
+	return s.String()
 }

@@ -186,6 +186,8 @@ func parseMark(value string) (m Mark, issued int) {
 			m.Identity = v
 		case "gen":
 			m.Generation, _ = strconv.Atoi(v)
+		case "account":
+			m.Account = v
 		case "codes":
 			issued, _ = strconv.Atoi(v)
 		}

@@ -40,7 +40,7 @@ var (
 	ErrRateLimit = errors.New("must be 1 to 100 attempts in 1 to 3600 seconds, then times")
 	ErrWindow    = errors.New("must be 1 to 100")
 	ErrReuse     = errors.New("must be a list of time steps")
-	ErrMark      = errors.New("must have an id of 26 base32 characters, an identity without blanks and a generation from 1")
+	ErrMark      = errors.New("must have an id of 26 base32 characters, an identity and an account without blanks, and a generation from 1")
 	ErrCode      = errors.New("must be 10000000 to 99999999, and none twice")
 	ErrOption    = errors.New(`must be one line that begins with " and is not written of a field`)
 )
@@ -83,13 +83,15 @@ type Mark struct {
 	ID         string // 26 characters of lower case base32
 	Identity   string // the machine it was made on; one word
 	Generation int    // from 1
+	Account    string // the account it was made for; one word, or empty
 }
 
 func (m Mark) valid() bool {
 	return len(m.ID) == 26 && strings.Trim(m.ID, "abcdefghijklmnopqrstuvwxyz234567") == "" &&
 		m.Identity != "" && len(m.Identity) <= 200 &&
 		!strings.ContainsFunc(m.Identity, func(r rune) bool { return r < '!' || r > '~' }) &&
-		m.Generation >= 1
+		m.Generation >= 1 && len(m.Account) <= 200 &&
+		!strings.ContainsFunc(m.Account, func(r rune) bool { return r < '!' || r > '~' })
 }
 
 // Format writes a state file. It always asks for time-based codes, each of
@@ -125,8 +127,12 @@ func (s State) Format() ([]byte, error) {
 		if !s.Mark.valid() {
 			return nil, fmt.Errorf("%s: %w", optMark, ErrMark)
 		}
-		option(optMark, "id="+s.Mark.ID, "identity="+s.Mark.Identity,
-			"gen="+strconv.Itoa(s.Mark.Generation), "codes="+strconv.Itoa(max(s.Issued, len(s.BackupCodes))))
+		values := []string{"id=" + s.Mark.ID, "identity=" + s.Mark.Identity,
+			"gen=" + strconv.Itoa(s.Mark.Generation), "codes=" + strconv.Itoa(max(s.Issued, len(s.BackupCodes)))}
+		if s.Mark.Account != "" {
+			values = append(values, "account="+s.Mark.Account)
+		}
+		option(optMark, values...)
 	}
 	for i, line := range s.Rest {
 		name, _ := optionName(line)

@@ -95,6 +95,9 @@ func TestFormatErrors(t *testing.T) {
 		"no identity":          {func(s *otp.State) { s.Mark.Identity = "" }, otp.ErrMark},
 		"identity of words":    {func(s *otp.State) { s.Mark.Identity = "a b" }, otp.ErrMark},
 		"identity with line":   {func(s *otp.State) { s.Mark.Identity = "a\nb" }, otp.ErrMark},
+		"account of words":     {func(s *otp.State) { s.Mark.Account = "a b" }, otp.ErrMark},
+		"account with line":    {func(s *otp.State) { s.Mark.Account = "a\nb" }, otp.ErrMark},
+		"account, long":        {func(s *otp.State) { s.Mark.Account = strings.Repeat("a", 201) }, otp.ErrMark},
 		"generation 0":         {func(s *otp.State) { s.Mark.Generation = 0 }, otp.ErrMark},
 		"rest: no option":      {func(s *otp.State) { s.Rest = []string{"12345678"} }, otp.ErrOption},
 		"rest: two lines":      {func(s *otp.State) { s.Rest = []string{"\" A\n12345678"} }, otp.ErrOption},
@@ -199,6 +202,10 @@ func TestParseState(t *testing.T) {
 		"code twice counts once": {text: head + "12345678\n12345678\n", want: with(func(s *otp.State) { s.BackupCodes = []string{"12345678"} })},
 		"mark": {text: head + "\" TOTP_AGENT id=" + mark.ID + " identity=" + mark.Identity + " gen=3\n", want: with(func(s *otp.State) {
 			s.Mark = mark
+		})},
+		"mark with an account": {text: head + "\" TOTP_AGENT id=" + mark.ID + " identity=" + mark.Identity + " gen=3 codes=0 account=1000.local.f.h\n", want: with(func(s *otp.State) {
+			s.Mark = mark
+			s.Mark.Account = "1000.local.f.h"
 		})},
 		"mark with words of later versions": {text: head + "\" TOTP_AGENT v=2 id=" + mark.ID + " identity=" + mark.Identity + " gen=3 codes=1 x\n12345678\n", want: with(func(s *otp.State) {
 			s.Mark, s.Issued, s.BackupCodes = mark, 1, []string{"12345678"}
