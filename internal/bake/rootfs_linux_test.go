@@ -268,11 +268,13 @@ func testRootfs(t *testing.T, dir string) {
 		}
 		open, _, _ := strings.Cut(string(text), "Match all")
 		hostFile(t, tg, target.SSHDDropIn, open)
+		hostFile(t, tg, target.SSHDLogin, open)
 		findings, err := Check(t.Context(), tg)
 		if got := strings.Join(ids(findings), " "); err != nil || !strings.Contains(got, "sshd-effective") || !strings.Contains(got, "file-altered") {
 			t.Errorf("without the Match block: %q, %v", got, err)
 		}
 		hostFile(t, tg, target.SSHDDropIn, string(text))
+		hostFile(t, tg, target.SSHDLogin, string(text))
 	})
 
 	t.Run("notice", func(t *testing.T) {
