@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/systemd"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 // What somebody may do to an image after bake: check says where, and that it is
@@ -131,7 +133,8 @@ func TestATemplatedMainFileDoesNotOpenTheDoor(t *testing.T) {
 	}
 }
 
-// unitOptions returns the -o options that ssh.service gives sshd after bake.
+// unitOptions are sshd's arguments as its unit has them, as systemd reads it and
+// the files that it names, without those that make sshd stay.
 func (m *machine) unitOptions() []string {
 	m.t.Helper()
 	return m.optionsOf("ssh.service")
@@ -140,18 +143,23 @@ func (m *machine) unitOptions() []string {
 // optionsOf is the same for another unit.
 func (m *machine) optionsOf(unit string) []string {
 	m.t.Helper()
-	data, err := os.ReadFile(m.Path("/etc/systemd/system/" + unit + ".d/00-totp.conf"))
+	root, err := target.Open(m.Dir())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	var args []string
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(strings.TrimPrefix(line, "ExecStart="))
-		for i, word := range f {
-			if word == "-o" && i+1 < len(f) {
-				args = append(args, "-o", f[i+1])
-			}
-		}
+	defer root.Close()
+	u, err := systemd.Load(root, unit)
+	if err != nil {
+		m.t.Fatal(err)
 	}
-	return args
+	env, err := u.Environment(root)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	starts := u.List("Service", "ExecStart")
+	if len(starts) != 1 {
+		m.t.Fatalf("%s: %d commands", unit, len(starts))
+	}
+	args := systemd.Expand(systemd.Split(starts[0].Value), env)[1:]
+	return slices.DeleteFunc(args, func(a string) bool { return a == "-D" || a == "-i" })
 }

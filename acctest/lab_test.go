@@ -401,7 +401,7 @@ func (m *machine) list(dir string) []string {
 // this test trusts what the owner would.
 func (m *machine) serve(c card.Card) login.Server {
 	m.t.Helper()
-	s, err := m.StartSSHD(m.t.Context(), m.patient()...)
+	s, err := m.StartSSHD(m.t.Context(), append(m.patient(), m.unitOptions()...)...)
 	if err != nil {
 		m.t.Fatal(err)
 	}

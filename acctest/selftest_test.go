@@ -98,7 +98,7 @@ func TestSelfTestSeesABrokenBake(t *testing.T) {
 	t.Parallel()
 	const (
 		pam    = "/etc/pam.d/sshd"
-		dropIn = "/etc/ssh/sshd_config.d/00-00-totp.conf"
+		dropIn = "/etc/ssh/sshd_config.d/00-00-totp.conf /etc/ssh/sshd_totp_login.conf" // copies
 		unit   = "/etc/systemd/system/ssh.service.d/00-totp.conf"
 		openUp = "AuthenticationMethods publickey\n"
 	)
@@ -203,7 +203,7 @@ func TestSelfTestOfExemptions(t *testing.T) {
 			}
 			policy := m.img.policy + "sshd:\n  algorithms: " + algorithms + "\n  root_login: deny\n" +
 				"  exempt_users: [carol, robot]\n  exempt_groups: [machines, users]\n" +
-				"  exempt_from: [10.20.0.0/16, 127.0.0.0/8, \"fd00:1::/64\"]\nrate_limit: strict\n"
+				"  exempt_from: [10.20.0.0/16, 172.16.0.0/12, \"fd00:1::/64\"]\nrate_limit: strict\n"
 			if _, err := bakeRoot(t.Context(), m.Root, policy); err != nil {
 				t.Fatal(err)
 			}
@@ -211,7 +211,7 @@ func TestSelfTestOfExemptions(t *testing.T) {
 			t.Logf("%s", s.err)
 			rows := m.selfTestRows()
 			for _, name := range []string{"exempt user carol", "exempt user robot", "exempt group machines", "exempt group users",
-				"exempt from 10.20.0.0/16", "exempt from 127.0.0.0/8", "exempt from fd00:1::/64"} {
+				"exempt from 10.20.0.0/16", "exempt from 172.16.0.0/12", "exempt from fd00:1::/64"} {
 				if r := rows[name]; !r.OK || r.Seen != "wants publickey; in" {
 					t.Errorf("%s: %+v", name, r)
 				}
@@ -220,7 +220,7 @@ func TestSelfTestOfExemptions(t *testing.T) {
 				t.Errorf("root: %+v", r)
 			}
 			// An exemption that does not work is seen, and so is one that works for all.
-			m.must("sed", "-i", "s/^Match Group machines,users.*/Match Group nobodys/", "/etc/ssh/sshd_config.d/00-00-totp.conf")
+			m.must("sed", "-i", "s/^Match Group machines,users.*/Match Group nobodys/", "/etc/ssh/sshd_totp_login.conf")
 			s = m.agent("selftest")
 			if s.code != 1 || !strings.Contains(s.err, "FAILED: exempt group machines") {
 				t.Errorf("exit %d\n%s", s.code, s.err)

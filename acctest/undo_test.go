@@ -13,6 +13,7 @@ import (
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 )
 
 // What others do to a baked server, and the packages it may come from. None of it
@@ -37,12 +38,7 @@ cloud-init single --name set_passwords --frequency always
 grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 	)
 	late := func(text string) string { return strings.Replace(lastly, "%s", text, 1) }
-	cases := []struct {
-		name, script string
-		closed       bool // key and code do not get in any more
-		only         string
-		unit         string // one sshd a connection, by this unit
-	}{
+	cases := []undoCase{
 		{"globals of a later drop-in", late("UsePAM no\nAuthenticationMethods publickey\nPasswordAuthentication yes\nPermitRootLogin yes\nKbdInteractiveAuthentication no"), false, "", ""},
 		{"Match User of a later drop-in", late("Match User *\n\t" + open), false, "", ""},
 		{"Match Address of a later drop-in", late("Match Address 0.0.0.0/0,::/0\n\t" + open), false, "", ""},
@@ -69,8 +65,23 @@ grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 		{"reinstalled with --force-confnew", `export UCF_FORCE_CONFFNEW=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew --reinstall install openssh-server libpam-google-authenticator libpam-runtime`, false, "", ""},
 		{"reinstalled after its files were removed", `rm /etc/pam.d/sshd; export UCF_FORCE_CONFFMISS=1; ` + apt + `--force-confask -o Dpkg::Options::=--force-confnew -o Dpkg::Options::=--force-confmiss --reinstall install openssh-server`, false, "", ""},
 		{"agent and units gone", `rm -rf /usr/local/sbin/totp-agent /etc/systemd/system/totp-* /etc/totp-agent`, false, "", ""},
+
 		{"module gone", `dpkg --force-depends --remove libpam-google-authenticator`, true, "", ""},
 	}
+	tryToUndo(t, cases)
+}
+
+// An undoCase is something that is done to a baked server.
+type undoCase struct {
+	name, script string
+	closed       bool   // key and code are refused afterwards, too
+	only         string // the releases that it is for; empty: all
+	unit         string // one sshd a connection, by this unit
+}
+
+// tryToUndo does each of these things on each release, starts sshd as its unit
+// does, and logs in.
+func tryToUndo(t *testing.T, cases []undoCase) {
 	for _, r := range rootfs.Debians {
 		t.Run(r.Suite, func(t *testing.T) {
 			t.Parallel()
@@ -80,47 +91,49 @@ grep -rqi '^PasswordAuthentication yes' /etc/ssh`
 				if tt.only != "" && !slices.Contains(strings.Fields(tt.only), r.Suite) {
 					continue
 				}
-				t.Run(tt.name, func(t *testing.T) {
-					m := cloneOf(t, m.img, m.Root)
-					start, options := m.StartSSHD, m.unitOptions()
-					if tt.unit != "" {
-						start, options = m.StartSSHDPerConnection, m.optionsOf(tt.unit)
-					}
-					m.must("sh", "-euc", tt.script)
-					server, up := m.serveAsTheUnit(start, options)
-					if !up {
-						if !tt.closed {
-							t.Error("sshd does not start")
-						}
-						return
-					}
-					client := login.Go{}
-					for _, name := range []string{"alice", "carol", "root"} {
-						p := m.img.people[name]
-						for method, try := range map[string]login.Try{
-							"key alone":          {User: name, Key: p.key, Methods: []string{login.PublicKey}},
-							"password":           {User: name, Methods: []string{login.Password}, Answers: []string{p.password}},
-							"password, prompted": {User: name, Methods: []string{login.KeyboardInteractive}, Answers: []string{p.password}},
-							"key and password":   {User: name, Key: p.key, Methods: []string{login.PublicKey, login.KeyboardInteractive}, Answers: []string{p.password}},
-						} {
-							if method == "key and password" && name == "alice" {
-								continue // would count against her rate limit
-							}
-							if got := client.Login(t.Context(), server, try); got.Outcome != login.Refused && got.Outcome != login.Unasked {
-								t.Errorf("%s, %s: %v", name, method, got)
-							}
-						}
-					}
-					got, err := login.Enter(t.Context(), client, server, m.account("alice", cards))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if in := got.Outcome == login.In && len(got.Prompts) == 1; in == tt.closed || got.Outcome == login.Failed {
-						t.Errorf("key and code: %v, prompts %q", got, got.Prompts)
-					}
-				})
+				t.Run(tt.name, func(t *testing.T) { cloneOf(t, m.img, m.Root).tryToUndo(tt, cards) })
 			}
 		})
+	}
+}
+
+func (m *machine) tryToUndo(tt undoCase, cards map[string]card.Card) {
+	t := m.t
+	m.must("sh", "-euc", tt.script)
+	start, options := m.StartSSHD, m.unitOptions()
+	if tt.unit != "" {
+		start, options = m.StartSSHDPerConnection, m.optionsOf(tt.unit)
+	}
+	server, up := m.serveAsTheUnit(start, options)
+	if !up {
+		if !tt.closed {
+			t.Error("sshd does not start")
+		}
+		return
+	}
+	client := login.Go{}
+	for _, name := range []string{"alice", "carol", "root"} {
+		p := m.img.people[name]
+		for method, try := range map[string]login.Try{
+			"key alone":          {User: name, Key: p.key, Methods: []string{login.PublicKey}},
+			"password":           {User: name, Methods: []string{login.Password}, Answers: []string{p.password}},
+			"password, prompted": {User: name, Methods: []string{login.KeyboardInteractive}, Answers: []string{p.password}},
+			"key and password":   {User: name, Key: p.key, Methods: []string{login.PublicKey, login.KeyboardInteractive}, Answers: []string{p.password}},
+		} {
+			if method == "key and password" && name == "alice" {
+				continue // would count against her rate limit
+			}
+			if got := client.Login(t.Context(), server, try); got.Outcome != login.Refused && got.Outcome != login.Unasked {
+				t.Errorf("%s, %s: %v", name, method, got)
+			}
+		}
+	}
+	got, err := login.Enter(t.Context(), client, server, m.account("alice", cards))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in := got.Outcome == login.In && len(got.Prompts) == 1; in == tt.closed || got.Outcome == login.Failed {
+		t.Errorf("key and code: %v, prompts %q", got, got.Prompts)
 	}
 }
 
@@ -131,7 +144,7 @@ func (m *machine) serveAsTheUnit(start func(context.Context, ...string) (*rootfs
 		m.t.Logf("sshd -t: %s", s.err)
 		return login.Server{}, false
 	}
-	if strings.Contains(m.must("/usr/sbin/sshd", "-T"), "\npersourcepenalties ") {
+	if strings.Contains(m.must(append([]string{"/usr/sbin/sshd", "-T"}, options...)...), "\npersourcepenalties ") {
 		options = append(options, "-o", "PerSourcePenalties=no")
 	}
 	s, err := start(m.t.Context(), options...)

@@ -14,8 +14,21 @@ type Setting struct {
 	Why            string // a comment above it; empty for none
 }
 
-// SSHDConfig is the data of etc/ssh/sshd_config.d/00-00-totp.conf.
+// SSHDMain is the data of etc/ssh/sshd_totp.conf.
+type SSHDMain struct {
+	Login  string // the file with the settings of the login
+	Config string // the administrator's
+}
+
+func (m SSHDMain) values() map[string]string {
+	return map[string]string{"Login": m.Login, "Config": m.Config}
+}
+
+// SSHDConfig is the data of etc/ssh/sshd_config.d/00-00-totp.conf, of which
+// etc/totp-agent has a copy.
 type SSHDConfig struct {
+	Main, Login string // the main file of sshd, and the copy that it includes
+
 	System     string    // for whom the file was made: "Debian 12, OpenSSH 9.2"
 	Auth       []Setting // who may log in, and how
 	Session    []Setting // what a session may do, and limits
@@ -27,6 +40,8 @@ type SSHDConfig struct {
 
 func (c SSHDConfig) values() map[string]string {
 	v := map[string]string{
+		"Main":       c.Main,
+		"Login":      c.Login,
 		"System":     c.System,
 		"Auth":       settings(c.Auth),
 		"Session":    settings(c.Session),
@@ -64,12 +79,13 @@ func (h HostKeys) values() map[string]string {
 // the same file for ssh@.service.
 type SSHUnit struct {
 	Program string   // sshd and its first arguments, as the distribution's unit starts it
+	Test    string   // sshd as it tests its configuration
 	Options []string // settings as sshd's -o takes them
-	Rest    string   // the arguments that the distribution's unit has after these
+	Rest    string   // the arguments after these
 }
 
 func (u SSHUnit) values() map[string]string {
-	return map[string]string{"Program": u.Program, "Options": each(u.Options, " -o ", ""), "Rest": u.Rest}
+	return map[string]string{"Program": u.Program, "Test": u.Test, "Options": each(u.Options, " -o ", ""), "Rest": u.Rest}
 }
 
 // PAMBlock is the data of etc/pam.d/sshd: the lines that authenticate a login.

@@ -25,7 +25,7 @@ var may = map[string][]string{
 	"cmd/totpctl/page":     {},
 	"cmd/totpctl/page/...": {"cmd/totpctl/page"}, // node, for tests
 
-	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/target", "version"},
+	"internal/bake":            {"secrets/...", "templates", "internal/clean", "internal/policy", "internal/systemd", "internal/target", "version"},
 	"internal/clean":           {"internal/policy", "internal/target"},
 	"internal/selftest":        {"secrets/otp", "internal/bake", "internal/policy", "internal/target"},
 	"internal/enroll":          {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver", "version"},
@@ -34,6 +34,7 @@ var may = map[string][]string{
 	"internal/deliver/receive": {"internal/deliver/frame"},
 	"internal/deliver/frame":   {},
 	"internal/policy":          {"secrets/card", "secrets/otp", "secrets/seal"},
+	"internal/systemd":         {"internal/target"},
 	"internal/target":          {},
 	"internal/target/...":      {"internal/target"}, // fakes, for tests
 	"internal/agentbin":        {},

@@ -66,6 +66,7 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	c.config()
 	c.problems(f.unitProblems(t), Critical)
 	c.problems(writableProblems(t), Critical)
+	c.running(ctx)
 	if !t.IsRegular(target.SSHD) {
 		c.add(Critical, "sshd-missing", target.SSHD, "is missing", "install "+f.sshPackage)
 		return c.findings, ctx.Err()
@@ -102,15 +103,26 @@ func (c *checker) add(s Severity, id, path, what, fix string) {
 
 func (c *checker) problems(ps problems, s Severity) {
 	for _, p := range ps {
-		c.add(s, p.id, p.path, p.what, p.fix)
+		severity := s
+		if p.degraded {
+			severity = Degraded
+		}
+		c.add(severity, p.id, p.path, p.what, p.fix)
 	}
 }
 
-// config looks at what sshd reads before our file. Where nothing of it is in
-// the way, a lost Include of ours is made good by the one of the directory.
+// config looks at what an sshd reads that is started by hand, with the
+// distribution's main file: our settings come first there by its Include. The
+// unit's sshd has a main file of ours and takes no harm, unless it cannot read the
+// distribution's.
 func (c *checker) config() {
+	fi, err := c.t.Stat(target.SSHDConfig)
+	if err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
+		c.add(Critical, "sshd-config", target.SSHDConfig, "is a "+kind(fi)+", which sshd may wait for", "remove it, and reinstall "+c.facts.sshPackage)
+		return
+	}
 	ps := configProblems(c.t)
-	c.problems(ps, Critical)
+	c.problems(ps, Degraded)
 	if b, err := c.t.ReadFile(target.SSHDConfig); err == nil && len(ps) == 0 && !includesFirst(string(b)) {
 		c.add(Degraded, "sshd-include", target.SSHDConfig, fmt.Sprintf("does not begin with %q", topInclude), bakeAgain)
 	}
@@ -194,10 +206,11 @@ func (c *checker) exempt() error {
 	if err != nil {
 		return err
 	}
-	if name, err := exemptRoot(c.t, c.facts.policy.SSHD); err != nil {
+	if names, err := rootExempt(c.t, c.facts.policy.SSHD); err != nil {
 		return err
-	} else if name != "" {
-		c.add(Critical, "exempt-root", target.Passwd, fmt.Sprintf("%q is root by another name, and may log in with the key alone", name), "take it out of the exempt group or list")
+	} else if names != "" {
+		c.add(Critical, "exempt-root", target.Passwd, fmt.Sprintf("%q: root by another name, which an exemption does not leave out", names),
+			"remove the account, or bake again")
 	}
 	for _, name := range slices.Sorted(maps.Keys(accounts)) {
 		c.add(Notice, "exempt", target.SSHDDropIn, fmt.Sprintf("%q logs in with the key alone (%s)", name, accounts[name]),
@@ -236,15 +249,13 @@ func (c *checker) plan(p *plan) {
 		c.add(Degraded, id, l.path, what, bakeAgain)
 	}
 	c.sockets()
-	for _, d := range unitDirs[:2] {
-		for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
-			dir := path.Join(d, unit+".d")
-			entries, _ := c.t.ReadDir(dir)
-			for _, e := range entries {
-				if strings.HasSuffix(e.Name(), ".conf") {
-					c.add(Degraded, "unit-altered", path.Join(dir, e.Name()), "changes "+unit, "remove it")
-				}
-			}
+	for _, unit := range []string{target.AgentService, target.DeliverService, target.DeliverTimer, target.LoginsService, target.LoginsPath, target.RepairService, target.RepairPath, target.RecheckService} {
+		files, err := foreignDropIns(c.t, unit)
+		if err != nil {
+			c.add(Degraded, "unit-altered", unit, err.Error(), "correct it")
+		}
+		for _, file := range files {
+			c.add(Degraded, "unit-altered", file, "changes "+unit, "remove it")
 		}
 	}
 }
@@ -288,29 +299,58 @@ func (c *checker) module(ctx context.Context, p *plan) {
 	}
 }
 
-// sshd asks sshd itself, for each user.
+// sshd asks sshd itself, for each user, with the arguments of each unit that
+// starts one.
 func (c *checker) sshd(ctx context.Context) (err error) {
+	starts, ps := c.facts.started(c.t)
+	if !slices.ContainsFunc(c.findings, func(f Finding) bool { return f.ID == "ssh-unit" }) {
+		c.problems(ps, Critical)
+	}
+	if fi, err := c.t.Stat(target.SSHDConfig); err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
+		return nil // reported; sshd would wait for it
+	}
 	s, err := openSSHD(ctx, c.t)
+	if errors.Is(err, ErrUnit) {
+		return nil // reported with the units
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.test(ctx); err != nil {
-		c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
-		return nil
-	}
 	ls, err := logins(c.t, c.facts.policy.SSHD)
 	if err != nil {
 		return err
 	}
+	asked := map[string]bool{}
+	for _, start := range starts {
+		by := s.with(start)
+		key := strings.Join(by.args, "\x00")
+		if start.Args == nil || asked[key] {
+			continue
+		}
+		asked[key] = true
+		by.unit = start.Unit.Name
+		if err := c.ask(ctx, by, ls); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask asks one sshd about all logins.
+func (c *checker) ask(ctx context.Context, s *sshd, ls []login) error {
+	if err := s.test(ctx); err != nil {
+		c.add(Critical, "sshd-test", target.SSHDConfig, s.unit+": "+err.Error(), "correct what sshd names")
+		return ctx.Err()
+	}
 	for _, l := range ls {
 		got, err := s.effective(ctx, l.connection)
 		if err != nil {
-			c.add(Critical, "sshd-test", target.SSHDConfig, err.Error(), "correct what sshd names")
-			return nil
+			c.add(Critical, "sshd-test", target.SSHDConfig, s.unit+": "+err.Error(), "correct what sshd names")
+			return ctx.Err()
 		}
 		for _, w := range weaknesses(l.connection, l.exempt, got, c.facts.auth()) {
-			c.add(Critical, "sshd-effective", target.SSHDConfig, w.String(), "remove the Match block or option that says so, or bake again")
+			c.add(Critical, "sshd-effective", target.SSHDConfig, s.unit+": "+w.String(), "remove the Match block or option that says so, or bake again")
 		}
 	}
 	return nil

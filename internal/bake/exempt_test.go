@@ -5,6 +5,7 @@ package bake
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,24 +56,76 @@ func TestExemptAccounts(t *testing.T) {
 	}
 }
 
-// Root by another name is not exempt: sshd's rule would not know it.
-func TestExemptRoot(t *testing.T) {
-	for name, p := range map[string]policy.SSHD{
-		"by group":   {ExemptGroups: []string{"deploy"}},
-		"by name":    {ExemptUsers: []string{"toor"}},
-		"by network": {ExemptFrom: []string{"10.0.0.0/8"}},
+// Root by another name is exempt by no rule: sshd's rules know names only, so each
+// is left out by its own.
+func TestRootAliases(t *testing.T) {
+	all := policy.SSHD{ExemptGroups: []string{"deploy"}, ExemptUsers: []string{"ansible", "toor"}, ExemptFrom: []string{"10.0.0.0/8"}}
+	for _, test := range []struct {
+		roots []string
+		want  string
+	}{
+		{nil, "Group deploy User *,!root; User ansible,toor; Address 10.0.0.0/8 User *,!root"},
+		{[]string{"toor"}, "Group deploy User *,!root,!toor; User ansible; Address 10.0.0.0/8 User *,!root,!toor"},
+		{[]string{"ansible", "toor"}, "Group deploy User *,!root,!ansible,!toor; Address 10.0.0.0/8 User *,!root,!ansible,!toor"},
+		// Names that useradd would refuse, and passwd(5) can hold.
+		{[]string{"a b", "x*,!y", "Toor$", "é"}, "Group deploy User *,!root,!a?b,!x???y,!Toor$,!??; User ansible,toor; Address 10.0.0.0/8 User *,!root,!a?b,!x???y,!Toor$,!??"},
 	} {
-		m := newMachine(t)
-		m.put(target.Passwd, m.read(target.Passwd)+"toor:x:0:0::/root:/bin/sh\n", 0o644)
+		if got := strings.Join(criteria(all, test.roots), "; "); got != test.want {
+			t.Errorf("%q: %q\nwant %q", test.roots, got, test.want)
+		}
+	}
+}
+
+func TestExemptRoot(t *testing.T) {
+	alias := func(m *machine) {
+		m.put(target.Passwd, m.read(target.Passwd)+"toor:x:0:0::/root:/usr/sbin/nologin\n", 0o644)
 		m.put(target.Group, "deploy:x:2000:toor\n", 0o644)
-		o := m.options()
-		o.Policy.SSHD = p
-		if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) || !strings.Contains(err.Error(), "toor") {
-			t.Errorf("%s: %v", name, err)
+	}
+	// By name, the policy contradicts itself.
+	m := newMachine(t)
+	alias(m)
+	o := m.options()
+	o.Policy.SSHD = policy.SSHD{ExemptUsers: []string{"toor"}}
+	if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) || !errors.Is(err, policy.ErrExemptRoot) || !strings.Contains(err.Error(), "toor") {
+		t.Errorf("by name: %v", err)
+	}
+
+	// In an exempt group, the account needs a code as root does. One that comes after
+	// the bake is critical until the settings leave it out.
+	m = newMachine(t)
+	o = m.options()
+	o.Policy.SSHD = policy.SSHD{ExemptGroups: []string{"deploy"}}
+	if _, err := Run(t.Context(), m.Target, o); err != nil {
+		t.Fatal(err)
+	}
+	alias(m)
+	found := func() (critical bool) {
+		findings, err := Check(t.Context(), m.Target)
+		if err != nil {
+			t.Fatal(err)
 		}
-		o.Policy.SSHD = policy.SSHD{}
-		if _, err := Run(t.Context(), m.Target, o); err != nil {
-			t.Errorf("not exempt: %v", err)
+		return slices.ContainsFunc(findings, func(f Finding) bool { return f.ID == "exempt-root" && f.Severity == Critical })
+	}
+	if !found() {
+		t.Error("an account that became root's after the bake was not found")
+	}
+	m.keyAlone = []string{"toor"} // as sshd would with the settings of before
+	if findings, err := Check(t.Context(), m.Target); err != nil || !slices.ContainsFunc(findings, func(f Finding) bool { return f.ID == "sshd-effective" }) {
+		t.Errorf("%v, %v: sshd was not asked about it", findings, err)
+	}
+	if _, err := Run(t.Context(), m.Target, o); !errors.Is(err, ErrEffective) {
+		t.Errorf("sshd wants no code of it: %v", err)
+	}
+	m.keyAlone = nil
+	if _, err := Run(t.Context(), m.Target, o); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{target.SSHDLogin, target.SSHDDropIn} {
+		if text := m.read(name); !strings.Contains(text, "Match Group deploy User *,!root,!toor\n") {
+			t.Errorf("%s:\n%s", name, text)
 		}
+	}
+	if found() {
+		t.Error("baked again, and still found")
 	}
 }

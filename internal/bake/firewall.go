@@ -128,9 +128,9 @@ func loginNeeds(ctx context.Context, t *target.Target) (_ []need, err error) {
 
 // ports asks sshd where it listens, the loopback aside.
 func (s *sshd) ports(ctx context.Context) ([]int, error) {
-	out, err := s.t.Run(ctx, append([]string{target.SSHD, "-T", "-C", "user=" + nobody + ",host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"}, s.args...)...)
+	out, _, err := s.ask(ctx, "-T", "-C", "user="+nobody+",host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
+		return nil, err
 	}
 	return listenPorts(string(out)), nil
 }

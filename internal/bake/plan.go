@@ -97,7 +97,11 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf, err := f.dropIn(algorithms)
+	roots, err := rootNames(t)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := f.dropIn(algorithms, roots)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +113,14 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	mainFile, err := templates.Render(strings.TrimPrefix(target.SSHDMain, "/"), templates.SSHDMain{Login: target.SSHDLogin, Config: target.SSHDConfig})
+	if err != nil {
+		return nil, err
+	}
 	p := &plan{dirs: dirs, files: []file{
 		{path: target.SSHDDropIn, mode: 0o600, data: conf},
+		{path: target.SSHDLogin, mode: 0o600, data: conf},
+		{path: target.SSHDMain, mode: 0o600, data: mainFile},
 		{path: target.SSHDHostKeys, mode: 0o600, data: hostKeyConf},
 	}}
 	for _, tf := range templateFiles {
@@ -136,10 +146,10 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		paths := []string{tf.path}
 		switch tf.path {
 		case sshUnitTemplate:
-			data = templates.SSHUnit{Program: f.sshdStart, Options: f.unitOptions(), Rest: f.sshdRest}
+			data = f.unitData(f.sshdStart)
 			paths = []string{f.sshUnitDropIn()}
 		case sshTemplateDropIn:
-			data = templates.SSHUnit{Program: f.sshdInetd, Options: f.unitOptions(), Rest: f.sshdRest}
+			data = f.unitData(f.sshdInetd)
 			paths = nil
 			for _, unit := range f.sshTemplates {
 				paths = append(paths, dropInOf(unit, tf.path))

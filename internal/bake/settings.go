@@ -213,14 +213,16 @@ func texts(settings []setting) []templates.Setting {
 	return ts
 }
 
-func (f *facts) dropIn(algorithms []setting) ([]byte, error) {
+func (f *facts) dropIn(algorithms []setting, roots []string) ([]byte, error) {
 	login := f.auth()
 	return templates.Render(strings.TrimPrefix(target.SSHDDropIn, "/"), templates.SSHDConfig{
+		Main:       target.SSHDMain,
+		Login:      target.SSHDLogin,
 		System:     fmt.Sprintf("%s, OpenSSH %s", f.name, f.openSSH),
 		Auth:       texts(login),
 		Session:    texts(f.session()),
 		Algorithms: texts(algorithms),
-		Exempt:     criteria(f.policy.SSHD),
+		Exempt:     criteria(f.policy.SSHD, roots),
 		MatchAll:   texts(slices.DeleteFunc(login, func(s setting) bool { return !s.match })),
 		Notice:     target.ClosedConf + " " + target.NoticeConf, // the first Banner wins
 	})

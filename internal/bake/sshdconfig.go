@@ -22,6 +22,8 @@ type problem struct {
 	what string
 	fix  string
 	err  error // what kind of problem
+
+	degraded bool // it neither opens nor stops sshd
 }
 
 func (p problem) Error() string { return fmt.Sprintf("%s: %s: %v; %s", p.path, p.what, p.err, p.fix) }

@@ -6,35 +6,39 @@ package bake
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/systemd"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// unitDirs are the directories of units, the one that wins first.
+// unitDirs are the directories in which the units of other programs are looked
+// for, the one that wins first.
 var unitDirs = []string{target.SystemdUnitDir, "/run/systemd/system", target.SystemdVendorDir}
 
 // unitProblems looks at how the units of sshd start it. Our drop-ins replace the
 // distribution's start, so it must be that one. A template need not be there,
 // and may be masked.
 func (f *facts) unitProblems(t *target.Target) problems {
-	file, masked := unitFile(t, f.sshService)
+	s, err := startBy(t, f.sshService)
 	switch {
-	case masked:
+	case s != nil && s.Unit.Masked:
 		return problems{{
-			id: "ssh-masked", path: file, what: "masked", err: ErrUnit,
+			id: "ssh-masked", path: s.Unit.File, what: "masked", err: ErrUnit,
 			fix: "run: systemctl unmask " + f.sshService,
 		}}
-	case file == "":
+	case s != nil && s.Unit.File == "":
 		return problems{{
 			id: "ssh-missing", path: f.sshUnit, what: "is missing", err: ErrUnit,
 			fix: "reinstall " + f.sshPackage + "; sshd must be started by systemd",
 		}}
 	}
-	ps := f.startProblems(t, f.sshService, file, f.sshdStart)
+	ps := f.startProblems(t, f.sshService, s, err, f.sshdStart)
 	for _, unit := range f.sshTemplates {
-		if file, masked := unitFile(t, unit); file != "" && !masked {
-			ps = append(ps, f.startProblems(t, unit, file, f.sshdInetd)...)
+		s, err := startBy(t, unit)
+		if s == nil || s.Unit.File != "" && !s.Unit.Masked {
+			ps = append(ps, f.startProblems(t, unit, s, err, f.sshdInetd)...)
 		}
 	}
 	return ps
@@ -51,39 +55,81 @@ func unitFile(t *target.Target, unit string) (file string, masked bool) {
 	return "", false
 }
 
-// startProblems compares how a unit starts sshd with how the distribution does.
-func (f *facts) startProblems(t *target.Target, unit, file, start string) problems {
+// otherFiles are the settings of a service by which sshd, and what it calls, see
+// other files than those that bake and check have looked at, or run as another
+// user.
+var otherFiles = []string{
+	"RootDirectory", "RootImage", "RootHash", "BindPaths", "BindReadOnlyPaths", "MountImages", "ExtensionImages", "ExtensionDirectories",
+	"TemporaryFileSystem", "InaccessiblePaths", "InaccessibleDirectories", "User", "DynamicUser", "PAMName", "JoinsNamespaceOf",
+}
+
+// startProblems compares how a unit starts sshd with how the distribution does,
+// our own drop-in aside.
+func (f *facts) startProblems(t *target.Target, unit string, s *Start, err error, start string) problems {
+	const fix = "restore it; put settings of your own into " + target.SSHDDropInDir
+	if err != nil {
+		return problems{{id: "ssh-unit", path: unit, what: err.Error(), err: ErrUnit, fix: fix}}
+	}
 	var ps problems
+	add := func(file, what, fix string) {
+		ps = append(ps, problem{id: "ssh-unit", path: file, what: what, err: ErrUnit, fix: fix})
+	}
+	ours := dropInOf(unit, sshUnitTemplate)
 	want := strings.TrimSpace(start + " " + f.sshdRest)
-	b, err := t.ReadFile(file)
-	starts := execStarts(string(b))
-	if err != nil || len(starts) != 1 || starts[0] != want {
-		ps = append(ps, problem{
-			id: "ssh-unit", path: file, what: fmt.Sprintf("ExecStart is %q, want %q", strings.Join(starts, "; "), want), err: ErrUnit,
-			fix: "restore it; put options of your own into /etc/ssh/sshd_config.d",
-		})
-	}
-	for _, d := range unitDirs {
-		dir := path.Join(d, unit+".d")
-		entries, err := t.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			p := path.Join(dir, e.Name())
-			if p == dropInOf(unit, sshUnitTemplate) || !strings.HasSuffix(p, ".conf") {
-				continue
-			}
-			b, err := t.ReadFile(p)
-			if err == nil && len(execStarts(string(b))) > 0 {
-				ps = append(ps, problem{
-					id: "ssh-unit", path: p, what: "has an ExecStart of its own", err: ErrUnit,
-					fix: "remove it; put options of your own into /etc/ssh/sshd_config.d",
-				})
-			}
+	var starts []string
+	foreign := map[string]bool{}
+	for _, c := range s.Unit.All("Service", "ExecStart") {
+		switch c.File {
+		case ours:
+		case s.Unit.File:
+			starts = append(starts, c.Value)
+		default:
+			foreign[c.File] = true
 		}
 	}
-	return ps
+	if len(starts) != 1 || starts[0] != want {
+		add(s.Unit.File, fmt.Sprintf("ExecStart is %q, want %q", strings.Join(starts, "; "), want), fix)
+	}
+	for _, file := range s.Unit.DropIns {
+		if foreign[file] {
+			add(file, "has an ExecStart of its own", "remove it; put settings of your own into "+target.SSHDDropInDir)
+		}
+	}
+	for _, c := range s.Unit.All("Service", otherFiles...) {
+		if !slices.Contains([]string{"", "no", "root"}, c.Value) && c.File != ours {
+			add(c.File, fmt.Sprintf("%s=%s: not allowed in the unit of sshd", c.Key, c.Value), "remove it")
+		}
+	}
+	// Of two drop-ins of one name systemd reads one: ours, it must be.
+	for _, file := range slices.Concat(s.Unit.DropIns, s.Unit.Hidden) {
+		if path.Base(file) == path.Base(ours) && file != ours {
+			add(file, "has the name of "+ours+", of which systemd reads one only", "rename it")
+		}
+	}
+	return append(ps, f.optionProblems(s)...)
+}
+
+// started checks that sshd starts as our drop-ins say, and with nothing else. It
+// is for a machine on which they are written.
+func (f *facts) started(t *target.Target) (starts []*Start, ps problems) {
+	units, commands := append([]string{f.sshService}, f.sshTemplates...), []string{f.sshdStart}
+	for range f.sshTemplates {
+		commands = append(commands, f.sshdInetd)
+	}
+	for i, unit := range units {
+		s, err := startBy(t, unit)
+		if err != nil || s.Unit.File == "" || s.Unit.Masked {
+			continue // unitProblems reports it, where it is one
+		}
+		starts = append(starts, s)
+		if want := f.wantedCommand(commands[i]); s.Command != want {
+			ps = append(ps, problem{
+				id: "ssh-start", path: unit, what: fmt.Sprintf("starts %q, want %q", s.Command, want), err: ErrUnit,
+				fix: bakeAgain, degraded: s.Args != nil, // what sshd does with them, it is asked
+			})
+		}
+	}
+	return starts, ps
 }
 
 // socketLinks are the links by which the administrator, a preset or a package
@@ -110,16 +156,15 @@ func (f *facts) socketLinks(t *target.Target) ([]string, error) {
 // requires ends the name of a directory of units that another cannot do without.
 const requires = ".requires"
 
-// execStarts are the values of ExecStart in a unit file. An empty one clears
-// those before it, and counts as a change in a drop-in.
-func execStarts(text string) []string {
-	var out []string
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart"); ok {
-			if value, ok := strings.CutPrefix(strings.TrimSpace(value), "="); ok {
-				out = append(out, strings.TrimSpace(value))
-			}
-		}
+// foreignDropIns are the drop-ins of one of our own units, of which a bake makes
+// none. Those of the distribution for all units of a type are not meant.
+func foreignDropIns(t *target.Target, unit string) ([]string, error) {
+	u, err := systemd.Load(t, unit)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	return slices.DeleteFunc(u.DropIns, func(file string) bool {
+		all := strings.TrimPrefix(path.Ext(unit), ".") + ".d"
+		return path.Base(path.Dir(file)) == all && (strings.HasPrefix(file, "/usr/lib/") || strings.HasPrefix(file, "/lib/"))
+	}), nil
 }

@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -21,7 +22,9 @@ import (
 // An sshd is the guest's sshd as far as it can be asked without starting it.
 type sshd struct {
 	t    *target.Target
-	args []string // a throw-away host key, where the machine has none yet
+	unit string
+	args []string // as its unit gives them
+	key  []string // a throw-away host key, where the machine has none yet
 	undo []func() error
 }
 
@@ -31,8 +34,15 @@ const scratchDir = target.RunDir + "/bake"
 
 // openSSHD makes sshd's test mode work: it needs its directory under /run and
 // one host key, which an image need not have. Close removes what was made.
+//
+// sshd is asked with the arguments that its unit starts it with.
 func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 	s := &sshd{t: t}
+	start, err := StartOf(t)
+	if err != nil {
+		return nil, err
+	}
+	s.unit, s.args = start.Unit.Name, start.ConfigArgs()
 	for _, d := range []string{"/run", target.SSHDRunDir} {
 		if t.Exists(d) {
 			continue
@@ -42,7 +52,7 @@ func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 		}
 		s.undo = append(s.undo, func() error { return t.Remove(d) })
 	}
-	_, stderr, err := t.Output(ctx, target.SSHD, "-t")
+	_, stderr, err := s.ask(ctx, "-t")
 	if err == nil || !bytes.Contains(stderr, []byte("no hostkeys available")) {
 		return s, nil // what else is wrong, test will tell
 	}
@@ -60,8 +70,28 @@ func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 	if _, err := t.Run(ctx, target.SSHKeygen, "-q", "-t", "ed25519", "-N", "", "-f", key); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.args = []string{"-h", key}
+	s.key = []string{"-h", key}
 	return s, nil
+}
+
+// askLimit is how long sshd may take to read its configuration: for ever, where
+// a file of it is a named pipe.
+const askLimit = 2 * time.Minute
+
+// ask runs sshd in a test mode, with the arguments of its unit.
+func (s *sshd) ask(ctx context.Context, mode ...string) (stdout, stderr []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	stdout, stderr, err = s.t.Output(ctx, slices.Concat([]string{target.SSHD}, mode, s.key, s.args)...)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
+	}
+	return stdout, stderr, err
+}
+
+// with is the same sshd, started by another unit.
+func (s *sshd) with(start *Start) *sshd {
+	return &sshd{t: s.t, unit: start.Unit.Name, args: start.ConfigArgs(), key: s.key}
 }
 
 // Close leaves the machine as it was found.
@@ -76,19 +106,16 @@ func (s *sshd) Close() error {
 
 // test tells whether sshd would start.
 func (s *sshd) test(ctx context.Context) error {
-	if _, err := s.t.Run(ctx, append([]string{target.SSHD, "-t"}, s.args...)...); err != nil {
-		return fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
-	}
-	return nil
+	_, _, err := s.ask(ctx, "-t")
+	return err
 }
 
 // effective asks sshd for the settings that a connection gets. The keywords are
 // in lower case. Only plain sshd -T would leave out all Match blocks.
 func (s *sshd) effective(ctx context.Context, c connection) (map[string]string, error) {
-	spec := "user=" + c.user + ",host=client.invalid,addr=" + c.addr.String() + ",laddr=192.0.2.2,lport=22"
-	out, err := s.t.Run(ctx, append([]string{target.SSHD, "-T", "-C", spec}, s.args...)...)
+	out, _, err := s.ask(ctx, "-T", "-C", "user="+c.user+",host=client.invalid,addr="+c.addr.String()+",laddr=192.0.2.2,lport=22")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSSHDRefuses, err)
+		return nil, err
 	}
 	return parseEffective(out), nil
 }
@@ -142,27 +169,31 @@ type login struct {
 	exempt bool
 }
 
-// logins are those of root, of everybody who can log in and of nobody, from an
+// logins are those of root, of all accounts that can log in and of nobody, from an
 // address that no rule is about and from one of each network that is exempt.
 func logins(t *target.Target, p policy.SSHD) ([]login, error) {
 	us, err := t.Users()
 	if err != nil {
 		return nil, err
 	}
-	names, groups := []string{"root"}, map[string][]string{}
+	accounts := []target.User{{Name: "root"}}
 	for _, u := range us {
-		if u.Name != "root" && u.CanLogin() && target.ValidUserName(u.Name) == nil {
-			names = append(names, u.Name)
-			if groups[u.Name], err = t.GroupsOf(u); err != nil {
+		if u.Name != "root" && target.ValidUserName(u.Name) == nil && (u.CanLogin() || u.UID == 0) {
+			accounts = append(accounts, u)
+		}
+	}
+	accounts = append(accounts, target.User{Name: nobody, UID: -1})
+	var ls []login
+	for _, u := range accounts {
+		var groups []string
+		if u.UID > 0 {
+			if groups, err = t.GroupsOf(u); err != nil {
 				return nil, err
 			}
 		}
-	}
-	var ls []login
-	for _, name := range append(names, nobody) {
 		for _, addr := range addresses(p) {
-			c := connection{name, addr}
-			ls = append(ls, login{c, p.Exempts(name, groups[name], addr)})
+			c := connection{u.Name, addr}
+			ls = append(ls, login{c, u.UID != 0 && p.Exempts(u.Name, groups, addr)})
 		}
 	}
 	return ls, nil
@@ -175,11 +206,20 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if _, ps := b.facts.started(b.t); len(ps) > 0 {
+		return "", ps.err()
+	}
 	if err := s.test(ctx); err != nil {
 		return "", err
 	}
-	if name, err := exemptRoot(b.t, b.facts.policy.SSHD); name != "" || err != nil {
-		return "", errors.Join(err, fmt.Errorf("%q: %w: it is root by another name, and exempt; take it out of the group or the list", name, ErrEffective))
+	roots, err := rootNames(b.t)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range b.facts.policy.SSHD.ExemptUsers {
+		if slices.Contains(roots, name) {
+			return "", fmt.Errorf("sshd.exempt_users: %q: %w: %w; leave it out, and give automation an account of its own", name, ErrEffective, policy.ErrExemptRoot)
+		}
 	}
 	ls, err := logins(b.t, b.facts.policy.SSHD)
 	if err != nil {

@@ -122,6 +122,7 @@ var (
 	ErrUserName      = errors.New("is not a user name")
 	ErrExemptRoot    = errors.New("root cannot be exempt, nor can its group")
 	ErrExemptAll     = errors.New("would exempt a large part of the Internet from the code")
+	ErrExemptLocal   = errors.New("holds loopback addresses, from which every local user could log in as another without a code")
 	ErrCIDR          = errors.New("is not a network in CIDR notation")
 	ErrBuildUser     = errors.New("cannot be the account that goes with the first boot")
 	ErrPort          = errors.New("is not the name of a virtio port")

@@ -59,6 +59,11 @@ const (
 	minPrefix6 = 16
 )
 
+// loopback are the addresses that every local user can connect from, RFC 1122
+// section 3.2.1.3 and RFC 4291 section 2.5.3. IPv4 addresses in the form of IPv6
+// ones are refused as such.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
 func (v *validator) networks(path string, list []string) {
 	v.notEmpty(path, list)
 	for i, s := range list {
@@ -81,6 +86,8 @@ func (v *validator) networks(path string, list []string) {
 			v.fail(path, s, ErrCIDR, "write it as the IPv4 network that it is")
 		case p.Bits() < shortest:
 			v.fail(path, s, ErrExemptAll, "name the networks that automation comes from, of /"+itoa(shortest)+" or longer")
+		case slices.ContainsFunc(loopback, p.Overlaps):
+			v.fail(path, s, ErrExemptLocal, "leave it out, and exempt the account by exempt_users; a range that covers more, write as those of its parts that automation comes from")
 		case p.Masked().String() != s:
 			// sshd refuses to start with bits behind the prefix.
 			v.fail(path, s, ErrCIDR, `write "`+p.Masked().String()+`"`)

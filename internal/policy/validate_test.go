@@ -211,6 +211,11 @@ func TestValidate(t *testing.T) {
 			broken("sshd.exempt_from[0]", ErrExemptAll), broken("sshd.exempt_from[1]", ErrExemptAll), broken("sshd.exempt_from[2]", ErrExemptAll), broken("sshd.exempt_from[3]", ErrCIDR),
 			broken("sshd.exempt_from[4]", ErrCIDR), broken("sshd.exempt_from[5]", ErrCIDR), broken("sshd.exempt_from[6]", ErrCIDR), broken("sshd.exempt_from[7]", ErrCIDR),
 			broken("sshd.exempt_from[8]", ErrCIDR), broken("sshd.exempt_from[10]", ErrDuplicate)}},
+		{"networks of the machine itself", Image, Policy{SSHD: SSHD{ExemptFrom: []string{"127.0.0.0/8", "127.0.0.1/32", "127.0.0.8/30", "::1/128", "::/16", "::/96", "::/127", "0.0.0.0/0", "126.0.0.0/7", "::/0", "::ffff:127.0.0.1/128", "::ffff:0.0.0.0/96", "::/15", "127.0.0.1/8", "::2/128", "128.0.0.0/8"}}}, []want{
+			broken("sshd.exempt_from[0]", ErrExemptLocal), broken("sshd.exempt_from[1]", ErrExemptLocal), broken("sshd.exempt_from[2]", ErrExemptLocal), broken("sshd.exempt_from[3]", ErrExemptLocal),
+			broken("sshd.exempt_from[4]", ErrExemptLocal), broken("sshd.exempt_from[5]", ErrExemptLocal), broken("sshd.exempt_from[6]", ErrExemptLocal), broken("sshd.exempt_from[7]", ErrExemptAll),
+			broken("sshd.exempt_from[8]", ErrExemptAll), broken("sshd.exempt_from[9]", ErrExemptAll), broken("sshd.exempt_from[10]", ErrCIDR), broken("sshd.exempt_from[11]", ErrCIDR),
+			broken("sshd.exempt_from[12]", ErrExemptAll), broken("sshd.exempt_from[13]", ErrExemptLocal)}},
 		{"build user", Image, Policy{Clean: Clean{BuildUser: "root"}}, []want{broken("clean.build_user", ErrBuildUser)}},
 		{"build user who is to stay", Image, Policy{Users: []User{{Name: "alice"}}, Clean: Clean{BuildUser: "alice"}}, []want{broken("clean.build_user", ErrBuildUser)}},
 		{"build user's name", Image, Policy{Clean: Clean{BuildUser: "../x"}}, []want{broken("clean.build_user", ErrUserName)}},

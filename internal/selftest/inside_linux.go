@@ -132,11 +132,14 @@ func (t *tester) prepare() (bool, error) {
 		return false, t.row(2, "sshd", "root", want, err.Error(), start, log)
 	}
 	options, err := unitOptions()
+	if errors.Is(err, bake.ErrUnit) {
+		return failed(err, nil)
+	}
 	if err != nil {
 		return false, err
 	}
 	if len(options) == 0 {
-		return failed(fmt.Errorf("no options in %s", unitDropIns[0]), nil)
+		return failed(errors.New("the unit of sshd gives it none of the agent's options"), nil)
 	}
 	keyOptions, hostKeys, err := hostKeys()
 	if err != nil {

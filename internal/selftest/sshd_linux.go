@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -24,37 +23,23 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// The units whose drop-in may hold sshd's options, and the files that theirs are
-// in (ssh.service of Debian, sshd.service of others).
-var (
-	unitDropIns = []string{
-		target.SystemdUnitDir + "/ssh.service.d/00-totp.conf",
-		target.SystemdUnitDir + "/sshd.service.d/00-totp.conf",
-	}
-	unitEnvironment = []string{"/etc/default/ssh", "/etc/sysconfig/sshd"}
-)
-
-// unitOptions are those that systemd would start sshd with.
+// unitOptions are those that systemd would start sshd with, without the ones that
+// the self-test gives itself.
 func unitOptions() ([]string, error) {
-	env := map[string]string{}
-	for _, name := range unitEnvironment {
-		b, err := os.ReadFile(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		environment(string(b), env)
+	m, err := target.Open("/")
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range unitDropIns {
-		b, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		return startOptions(string(b), env), err
+	defer m.Close()
+	start, err := bake.StartOf(m)
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil // the row about it says so
+	return start.ConfigArgs(), nil // none: the row about it says so
 }
 
 // hostKeys makes host keys of the kinds that every sshd has one of; the image may

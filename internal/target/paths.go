@@ -67,7 +67,15 @@ const (
 	SSHDDropInDir = SSHDir + "/sshd_config.d"
 	SSHDDropIn    = SSHDDropInDir + "/00-00-totp.conf"
 	SSHDHostKeys  = SSHDDropInDir + "/00-01-totp-hostkeys.conf"
-	SSHDRunDir    = "/run/sshd" // sshd's privilege separation directory
+
+	// The unit starts sshd with SSHDMain, which includes SSHDLogin, a copy of
+	// SSHDDropIn, and then SSHDConfig. Tools that own the directory of drop-ins remove
+	// what they do not know there, so both are above it. They are beside the host
+	// keys, without which sshd does not start either.
+	SSHDMain  = SSHDir + "/sshd_totp.conf"
+	SSHDLogin = SSHDir + "/sshd_totp_login.conf"
+
+	SSHDRunDir = "/run/sshd" // sshd's privilege separation directory
 
 	hostKeyPattern = "ssh_host_*_key.pub"
 )

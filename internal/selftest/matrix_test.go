@@ -4,26 +4,9 @@
 package selftest
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
-
-func TestStartOptions(t *testing.T) {
-	env := map[string]string{}
-	environment("# SSHD_OPTS=no\nSSHD_OPTS=\"-4 -o MaxSessions=3\"\nexport X\nEMPTY=\n", env)
-	for _, c := range []struct{ unit, want string }{
-		{"[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o UsePAM=yes -o A=b,c $SSHD_OPTS\n", "-o UsePAM=yes -o A=b,c -4 -o MaxSessions=3"},
-		{"ExecStart=/usr/sbin/sshd -D ${SSHD_OPTS} $EMPTY $NONE\n", "-4 -o MaxSessions=3"},
-		{"ExecStart=/usr/sbin/sshd -e -D\nExecReload=/bin/kill -HUP $MAINPID\n", ""},
-		{"ExecStart=\n", ""},
-		{"", ""},
-	} {
-		if got := startOptions(c.unit, env); !slices.Equal(got, strings.Fields(c.want)) {
-			t.Errorf("%q: %q, want %q", c.unit, got, c.want)
-		}
-	}
-}
 
 // The names of rows are what a report is read by.
 func TestMatrix(t *testing.T) {
