@@ -4,6 +4,7 @@
 package main
 
 import (
+	"sync"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
@@ -32,7 +33,12 @@ func (e env) repairUntil(t *target.Target, settle time.Duration) error {
 	w := bake.NewWatch(t)
 	for {
 		before := w.Stamp()
+		stop := func() {}
+		if settle > 0 {
+			stop = e.guard(t, w)
+		}
 		err := e.repair(t, false)
+		stop()
 		if settle == 0 || e.Err() != nil {
 			return err
 		}
@@ -50,4 +56,28 @@ func (e env) repairUntil(t *target.Target, settle time.Duration) error {
 			return err
 		}
 	}
+}
+
+// guard repairs the PAM service file while a whole repair is at work, which asks sshd
+// about each user and takes its time on a busy machine.
+func (e env) guard(t *target.Target, w *bake.Watch) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	last := w.Stamp()
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(settleStep):
+			}
+			if w.Stamp() == last {
+				continue
+			}
+			// What it cannot repair, the whole repair says.
+			_, _ = bake.Repair(e, t, bake.RepairOptions{Log: e.err, Boot: true})
+			last = w.Stamp()
+		}
+	})
+	return func() { close(done); wg.Wait() }
 }

@@ -66,8 +66,15 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 	if err == nil {
 		defer unlock()
 	}
-	err = errors.Join(r.pam(ctx), r.modes(), r.sshd(ctx))
+	bad := r.pam(ctx)
+	err = errors.Join(r.modes(), r.sshd(ctx))
 	r.findings(ctx)
+	// A package manager may have replaced the service file since: that can be repaired.
+	for n := 0; n < 3 && bad == nil && slices.ContainsFunc(r.done.Left, func(f Finding) bool { return slices.Contains(opening, f.ID) && f.ID != "sshd-effective" }); n++ {
+		bad = r.pam(ctx)
+		r.findings(ctx)
+	}
+	err = errors.Join(bad, err)
 	if o.Running {
 		err = errors.Join(err, r.gate(ctx))
 	}
@@ -231,11 +238,14 @@ func (r *repairer) own(name string, fi fs.FileInfo, mode fs.FileMode) error {
 }
 
 // sshdFiles are the files of ours that sshd needs to ask for a code.
-var sshdFiles = []string{target.SSHDDropIn, target.SSHDHostKeys}
+var sshdFiles = []string{target.SSHDMain, target.SSHDLogin, target.SSHDDropIn, target.SSHDHostKeys}
 
 // sshd puts our files of sshd right, and the drop-ins of the units that start it.
 func (r *repairer) sshd(ctx context.Context) error {
 	missing := slices.ContainsFunc(sshdFiles, func(name string) bool { return !r.t.IsRegular(name) })
+	if name, err := rootExempt(r.t, r.facts.policy.SSHD); err != nil || name != "" {
+		missing = true // a rule for a new name of root's
+	}
 	if r.Boot && !missing || !r.t.IsRegular(target.SSHD) {
 		return nil
 	}
@@ -286,6 +296,7 @@ func (f *facts) loginFiles(p *plan) []file {
 
 // findings are what is still not as it should be.
 func (r *repairer) findings(ctx context.Context) {
+	r.done.Left = nil
 	c := &checker{t: r.t, facts: r.facts}
 	c.pam()
 	if r.plan != nil && !r.Boot {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target/targettest"
 )
 
 // repaired repairs a machine, and reports whether that changed anything.
@@ -229,6 +230,27 @@ func TestRepair(t *testing.T) {
 	m.put(target.PAMService, stock(t, "pam.d-sshd"), 0o644)
 	if changed, err := repaired(t, m, false); !changed || err != nil || m.read(target.PAMService) != good {
 		t.Errorf("while locked: changed %v, %v", changed, err)
+	}
+}
+
+// A file that is replaced while a repair is at work does not close SSH.
+func TestRepairDuringAnUpdate(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	good := m.read(target.PAMService)
+	answer := m.Handle
+	left := 1
+	m.Handle = func(argv []string) targettest.Answer {
+		if left > 0 && argv[0] == target.SSHD { // after the service file was looked at
+			left--
+			m.put(target.PAMService, stock(t, "pam.d-sshd"), 0o644)
+		}
+		return answer(argv)
+	}
+	var console strings.Builder
+	r, err := Repair(t.Context(), m.Target, RepairOptions{Console: &console, Running: true})
+	if err != nil || r.Closed || console.Len() > 0 || left > 0 || m.read(target.PAMService) != good {
+		t.Errorf("%+v, %v, %q\n%s", r, err, console.String(), m.read(target.PAMService))
 	}
 }
 
