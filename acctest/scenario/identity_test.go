@@ -22,7 +22,7 @@ import (
 // What user-data and datasource do to an instance that has its secrets.
 
 // notice is what the console says where nobody can log in over SSH.
-const notice = "totp-agent: nobody can log in to this server over SSH yet: "
+const notice = "totp-agent: no user can log in to this server over SSH: "
 
 // wants looks for lines of the units and of cloud-init.
 func wants(t *testing.T, s scenario.Sight, lines ...string) {
