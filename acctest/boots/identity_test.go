@@ -20,7 +20,7 @@ import (
 // What user-data and datasource do to an instance that has its secrets.
 
 // notice is what the console says while no user can log in over SSH.
-const notice = "totp-agent: nobody can log in to this server over SSH yet: "
+const notice = "totp-agent: no user can log in to this server over SSH: "
 
 // The datasource cannot be reached in one boot, and in the next one cloud-init has
 // forgotten that it has ever run: nothing rotates.
