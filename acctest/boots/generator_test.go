@@ -72,6 +72,7 @@ func TestUserDataLetsUsersIn(t *testing.T) {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()
 				s := withPanel(t, img, tt.user.key.Public, tt.doc)
+				s.enrolled()
 				s.sh("cloud-init status --wait >/dev/null || true") // some modules fail in this lab
 				c := s.cards()[tt.user.name]
 				got, err := login.Enter(t.Context(), login.OpenSSH{Dir: s.dir}, s.ssh(c), s.account(tt.user.name, c))
@@ -106,6 +107,7 @@ func TestPlainVPS(t *testing.T) {
 		}
 		s := newServerOf(t, img, string(doc))
 		s.start()
+		s.enrolled()
 		ids, err := seal.ParseIdentities([]byte(identity+"\n"), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -125,6 +127,14 @@ func TestPlainVPS(t *testing.T) {
 		}
 		s.enter(c, login.In)
 	})
+}
+
+// enrolled fails the test if the enrollment of this boot did, with what the agent said.
+func (s *server) enrolled() {
+	s.t.Helper()
+	if got := s.result("totp-agent.service"); got != "success" {
+		s.t.Fatalf("totp-agent.service: %s\n%s", got, s.sh("systemctl status --full --no-pager totp-agent.service || true; journalctl --no-pager --unit totp-agent.service --lines 50"))
+	}
 }
 
 // banner is what sshd shows before a login.
