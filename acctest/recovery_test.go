@@ -205,20 +205,6 @@ func (m *machine) problem(k enroll.Kind, row wayOut) enroll.Problem {
 	return p
 }
 
-// server starts sshd, with the host keys that it has.
-func (m *machine) server() login.Server {
-	m.t.Helper()
-	s, err := m.StartSSHD(m.t.Context(), m.patient()...)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	keys, err := m.HostKeys()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return login.Server{Host: s.Host, Port: s.Port, HostKeys: keys}
-}
-
 // banner is what a stranger sees.
 func (m *machine) banner(s login.Server) string {
 	r := login.Go{}.Login(m.t.Context(), s, login.Try{User: "bob", Key: m.img.people["bob"].key, Methods: []string{login.PublicKey}})

@@ -58,8 +58,8 @@ h.socket = c.wrap_socket(h.socket, server_side=True)
 h.serve_forever()
 `
 
-// withPanel returns a server that has delivered by all these channels.
-func withPanel(t *testing.T, r rootfs.Recipe) *server {
+// withAllChannels returns a server that has delivered by all these channels.
+func withAllChannels(t *testing.T, r rootfs.Recipe) *server {
 	t.Helper()
 	s := newServerOf(t, imageOf(t, r, forAliceAndBob), allChannels)
 	if out, err := s.Disk().Command(t.Context(), "mkdir", "-m", "0700", "/etc/panel").CombinedOutput(); err != nil {
@@ -114,7 +114,7 @@ func panelFiles(t *testing.T) map[string]string {
 // root.
 func TestUnitsWorkConfined(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
-		s := withPanel(t, r)
+		s := withAllChannels(t, r)
 		for _, name := range []string{"alice", "bob"} {
 			u := s.user(name)
 			states := map[string]int{}
@@ -237,7 +237,7 @@ func TestHostileStepsFail(t *testing.T) {
 		}, both...),
 	}
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
-		s := withPanel(t, r)
+		s := withAllChannels(t, r)
 		// A totp-logins that waits for the lock, as the one of the issue did.
 		s.sh(`systemd-run --quiet --unit holder flock ` + target.StateDir + ` sleep 3000; sleep 1
 systemctl start --no-block ` + target.LoginsService + `

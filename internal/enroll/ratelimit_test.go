@@ -133,7 +133,7 @@ func TestRateLimit(t *testing.T) {
 	if lines < 2 || lines > 4 {
 		t.Errorf("%d lines in the journal, want a few", lines)
 	}
-	st, err := ReadStatus(m.t)
+	st, err := ReadStatus(t.Context(), m.t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestRateLimit(t *testing.T) {
 	if _, err := m.reset("alice"); err != nil {
 		t.Fatal(err)
 	}
-	if st, err = ReadStatus(m.t); err != nil || user(st, "alice").RateLimit != nil {
+	if st, err = ReadStatus(t.Context(), m.t); err != nil || user(st, "alice").RateLimit != nil {
 		t.Errorf("after the reset: %+v, %v", user(st, "alice").RateLimit, err)
 	}
 	if b := m.read(target.PAMTallyDir + "/alice"); b != "" {
@@ -167,11 +167,11 @@ func TestRateLimitAfterALogin(t *testing.T) {
 	for i := range 3 {
 		m.try(now.Add(time.Duration(i-100)*time.Second), 0)
 	}
-	if st, err := ReadStatus(m.t); err != nil || user(st, "alice").RateLimit == nil {
+	if st, err := ReadStatus(t.Context(), m.t); err != nil || user(st, "alice").RateLimit == nil {
 		t.Errorf("after three tries: %v, %v; want a rate limit within the last hour", user(st, "alice").RateLimit, err)
 	}
 	m.try(now.Add(-50*time.Second), 55_555_555)
-	if st, err := ReadStatus(m.t); err != nil || user(st, "alice").RateLimit != nil {
+	if st, err := ReadStatus(t.Context(), m.t); err != nil || user(st, "alice").RateLimit != nil {
 		t.Errorf("after a login: %+v, %v", user(st, "alice").RateLimit, err)
 	}
 }
