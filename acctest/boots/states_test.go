@@ -59,7 +59,12 @@ var states = []state{
 // then has no trace of it.
 func TestAgentDoesNotWork(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
-		s := started(t, r)
+		s := newServer(t, r)
+		// A minimal root of Debian 13 has no login, which getty runs.
+		if _, err := s.Disk().Shell(t.Context(), "[ -x /bin/login ] || { apt-get -qq update; apt-get -qq install --no-install-recommends login; }"); err != nil {
+			t.Fatal(err)
+		}
+		s.start()
 		alice := s.cards()["alice"]
 		s.cycles()
 		dave := s.newcomer("dave")
