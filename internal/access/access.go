@@ -128,12 +128,12 @@ func (c *Checker) Check(ctx context.Context, u target.User) Verdict {
 func (c *Checker) account(ctx context.Context, u target.User, v *Verdict) {
 	shell := cmp.Or(u.Shell, target.Shell) // passwd(5)
 	switch fi, err := c.t.Stat(shell); {
+	case !u.CanLogin():
+		v.add(ShellNoLogin, u, shell)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		v.add(NotJudged, u, err.Error())
 	case err != nil, !fi.Mode().IsRegular(), fi.Mode()&0o111 == 0:
 		v.add(ShellMissing, u, shell)
-	case !u.CanLogin():
-		v.add(ShellNoLogin, u, shell)
 	}
 	// /run/nologin is of the boot and the shutdown, and passes.
 	if u.UID != 0 && c.t.Exists(target.NoLogin) {

@@ -148,6 +148,7 @@ func TestReasons(t *testing.T) {
 		{func(m *machine) { m.put(target.Shadow, "anna:!:19000:0:90:7:::\n", 0o640) }, PasswordExpired},
 		{func(m *machine) { m.put(target.Shadow, "anna:!:19000:0:90:7:5::\n", 0o640) }, PasswordExpired},
 		{func(m *machine) { m.put(target.Shadow, "anna:!:0:0:99999:7:::\n", 0o640) }, PasswordChange},
+		{func(m *machine) { m.put(target.Shadow, "anna:!::0:90:7:::\n", 0o640) }, PasswordUndated},
 		{func(m *machine) { m.put(target.Shadow, "anna:*:::::::\n", 0o640) }, ""},
 		{func(m *machine) { m.put(target.Shadow, "bert:!:0:0:99999:7:::\n", 0o640) }, ""},
 		{func(m *machine) { m.put(target.Shadow, "garbage\nanna:::\n", 0o640) }, ""},

@@ -28,8 +28,10 @@ func (a aging) judge(now time.Time) Reason {
 		return AccountExpired
 	case a.lastChange == 0:
 		return PasswordChange
-	case today < a.lastChange, a.maximum == -1: // an empty date is one day before 1970 to pam_unix
+	case today < a.lastChange, a.maximum == -1:
 		return ""
+	case a.lastChange == -1 && today-a.lastChange > a.maximum:
+		return PasswordUndated
 	case today-a.lastChange > a.maximum:
 		return PasswordExpired
 	}

@@ -55,6 +55,7 @@ const (
 const (
 	NotJudged        Reason = "not-judged"
 	NotAsked         Reason = "not-asked"
+	PasswordUndated  Reason = "password-undated"
 	HostRule         Reason = "host-rule"
 	ForceCommand     Reason = "force-command"
 	Chroot           Reason = "chroot-directory"
@@ -103,6 +104,7 @@ var reasons = map[Reason]description{
 
 	NotJudged:        {text: "not judged", unknown: true},
 	NotAsked:         {text: "sshd was not asked about this user, since there are too many", unknown: true},
+	PasswordUndated:  {text: "the password has a maximum age and no date of its last change, which PAM before 1.7 takes for expired", unknown: true},
 	HostRule:         {text: "the rule depends on the address of the client", unknown: true},
 	ForceCommand:     {text: "ForceCommand runs instead of a session", unknown: true},
 	Chroot:           {text: "ChrootDirectory applies to the user", unknown: true},
