@@ -67,8 +67,14 @@ func parseSettings(out []byte) settings {
 	return s
 }
 
-// mainFile is the configuration that sshd is started with.
-func mainFile(*target.Target) string { return target.SSHDConfig }
+// mainFile is the configuration that sshd is started with: that of the bake, or the
+// distribution's where there was none.
+func mainFile(t *target.Target) string {
+	if t.Exists(target.SSHDMain) {
+		return target.SSHDMain
+	}
+	return target.SSHDConfig
+}
 
 // testArgs is the command that prints sshd's settings, without the connection.
 func (c *Checker) testArgs() []string {
