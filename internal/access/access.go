@@ -42,7 +42,8 @@ import (
 type Options struct {
 	Now time.Time // zero: time.Now()
 
-	// SSHDArgs are further arguments of sshd, such as a temporary host key.
+	// SSHDArgs are the arguments that sshd is started with, as far as they are about its
+	// configuration. Nil means -f and the main file that the bake wrote.
 	SSHDArgs []string
 
 	// IgnoreKeys leaves the users' keys out: an image gets them at its first boot.

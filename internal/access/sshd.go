@@ -76,13 +76,16 @@ func mainFile(t *target.Target) string {
 	return target.SSHDConfig
 }
 
-// testArgs is the command that prints sshd's settings, without the connection.
-func (c *Checker) testArgs() []string {
-	args := []string{target.SSHD, "-T"}
+// testArgs is the command that prints sshd's settings for a connection.
+func (c *Checker) testArgs(spec string) []string {
+	args := []string{target.SSHD, "-T", "-C", spec}
+	if c.SSHDArgs != nil {
+		return append(args, c.SSHDArgs...)
+	}
 	if f := mainFile(c.t); f != target.SSHDConfig {
 		args = append(args, "-f", f)
 	}
-	return append(args, c.SSHDArgs...)
+	return args
 }
 
 // An answer is what sshd said about users whom no Match block tells apart.
@@ -124,7 +127,7 @@ func (c *Checker) ask(ctx context.Context, user string) answer {
 		}
 	}
 	spec := "user=" + user + ",host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
-	out, err := c.t.Run(ctx, append(c.testArgs(), "-C", spec)...)
+	out, err := c.t.Run(ctx, c.testArgs(spec)...)
 	if err == nil && len(out) == 0 {
 		err = errEmpty
 	}

@@ -270,7 +270,7 @@ func (b *baker) canLogIn(ctx context.Context, s *sshd) error {
 	if err != nil {
 		return err
 	}
-	c := access.New(b.t, access.Options{SSHDArgs: s.args, IgnoreKeys: true})
+	c := access.New(b.t, access.Options{SSHDArgs: slices.Concat(s.key, s.args), IgnoreKeys: true})
 	for i, u := range b.facts.policy.Users {
 		var account target.User
 		if j := slices.IndexFunc(local, func(a target.User) bool { return a.Name == u.Name }); j >= 0 {

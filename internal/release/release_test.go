@@ -168,8 +168,8 @@ func TestCheckSize(t *testing.T) {
 		{"five percent more", sizes(7_875_000, 3_150_000), log, nil},
 		{"more than that", sizes(7_876_000, 3_000_000), log, errGrown},
 		{"more than that when packed", sizes(7_500_000, 3_151_000), log, errGrown},
-		{"beyond the limit", sizes(10_000_001, 3_000_000), log, errTooLarge},
-		{"beyond the limit when packed", sizes(7_500_000, 4_000_001), log, errTooLarge},
+		{"beyond the limit", sizes(maxAgent+1, 3_000_000), log, errTooLarge},
+		{"beyond the limit when packed", sizes(7_500_000, maxPacked+1), log, errTooLarge},
 		{"nothing stated", sizes(7_500_000, 3_000_000), "# Changelog\n", errNoSize},
 		{"one not stated", sizes(7_500_000, 3_000_000), "- Size of the agent: amd64 7500 kB (packed 3000 kB).\n", errNoSize},
 	} {

@@ -273,19 +273,18 @@ func listen(ctx context.Context, socket string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return &namedListener{l, socket}, nil
+	return &namedListener{Listener: l, name: socket}, nil
 }
 
-// namedListener removes its socket when it is closed.
+// namedListener removes its socket when it is closed. Each call of Close returns
+// when the socket is gone, whichever was first.
 type namedListener struct {
 	net.Listener
 	name string
+	once sync.Once
 }
 
-func (l *namedListener) Close() error {
-	err := l.Listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return errors.Join(err, os.Remove(l.name))
+func (l *namedListener) Close() (err error) {
+	l.once.Do(func() { err = errors.Join(l.Listener.Close(), os.Remove(l.name)) })
+	return err
 }
