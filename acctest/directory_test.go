@@ -184,7 +184,7 @@ func TestNoOneCanLogIn(t *testing.T) {
 	if check := m.loginChecks()["root"]; check.Verdict != "cannot" || !check.has(access.KeyForced) {
 		t.Errorf("%+v", check)
 	}
-	if text := m.ok("status").out; !strings.Contains(text, "root: cannot log in: /root/.ssh/authorized_keys: ") || !strings.Contains(text, "\nnotice: ") {
+	if text := m.agent("status").out; !strings.Contains(text, "root: cannot log in: /root/.ssh/authorized_keys: ") || !strings.Contains(text, "\nnotice: ") {
 		t.Errorf("status:\n%s", text)
 	}
 	if len(m.exist(notice)) == 0 {

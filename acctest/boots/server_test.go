@@ -206,9 +206,9 @@ func (s *server) agent(args ...string) (stdout, stderr string, code int) {
 func (s *server) status() enroll.Status {
 	s.t.Helper()
 	var st enroll.Status
-	out := s.must(agentPath, "status", "--json")
+	out, errs, code := s.agent("status", "--json") // it exits 1 if something needs attention
 	if err := json.Unmarshal([]byte(out), &st); err != nil {
-		s.t.Fatalf("%v: %q", err, out)
+		s.t.Fatalf("status --json: exit %d, %v: %s%s", code, err, out, errs)
 	}
 	return st
 }
