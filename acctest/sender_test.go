@@ -62,13 +62,17 @@ func userOf(addr string) string {
 	if err != nil {
 		return err.Error()
 	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return err.Error()
-	}
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) > 7 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
-			return f[7]
+	// The table is read in pieces, and a connection can be missed between two of them
+	// while others come and go.
+	for range 1000 {
+		table, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			return err.Error()
+		}
+		for line := range strings.Lines(string(table)) {
+			if f := strings.Fields(line); len(f) > 7 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+				return f[7]
+			}
 		}
 	}
 	return "none"
