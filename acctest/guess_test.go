@@ -458,7 +458,9 @@ func TestOneSourceCannotShutOut(t *testing.T) {
 						}
 						held = append(held, conn)
 					}
-					for i := range 20 {
+					// Each of these costs the owner a second of PerSourcePenalties, which has
+					// effect from fifteen on.
+					for i := range 8 {
 						conn, err := b.dial(ctx, owner)
 						if err != nil {
 							t.Error(err)

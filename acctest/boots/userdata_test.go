@@ -59,7 +59,7 @@ func byKeyWhileBusy(config map[string]any, policy string) {
 	mkdir -p /run/systemd/system/$unit.service.d
 	cat >/run/systemd/system/$unit.service.d/busy.conf <<'EOF'
 [Service]
-ExecStartPre=/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
+ExecStartPre=+/bin/sh -c "[ -e /run/%N.tried ] || { touch /run/%N.tried; exec sleep 300; }"
 TimeoutStartSec=15
 RestartSec=20
 EOF

@@ -186,6 +186,7 @@ func (f *facts) optionProblems(s *Start) (ps problems) {
 				return strings.EqualFold(s.keyword, keyword) && strings.EqualFold(strings.Join(args, " "), s.value)
 			}):
 				add(fmt.Sprintf("%q: has no effect: the policy decides about %s", flag+" "+o.value, auth[i].keyword), "remove it", true)
+				ps[len(ps)-1].overridden = true
 			}
 		}
 	}
