@@ -252,7 +252,7 @@ systemctl start --no-block ` + target.LoginsService + `
 for i in $(seq 100); do pid=$(systemctl show -p MainPID --value ` + target.LoginsService + `); [ "$pid" != 0 ] && break; sleep 0.1; done
 [ "$pid" != 0 ] && echo $pid >/tmp-pids && chmod 644 /tmp-pids
 mknod /disk-node b 7 0; chmod 666 /disk-node
-if systemd-run --quiet --wait -p DevicePolicy=closed head -c1 /disk-node; then touch /any-device; fi`)
+systemd-run --quiet -p Type=oneshot -p DevicePolicy=closed sh -c 'head -c1 /disk-node && touch /any-device' || true`)
 		for unit, list := range steps {
 			var script strings.Builder
 			script.WriteString("exec 2>/dev/null >/dev/null\n")
