@@ -24,6 +24,9 @@ func TestFirstBootEnrolls(t *testing.T) {
 			}
 		}
 		s.cycles()
+		if out, errs, code := s.agent("check"); code != 0 {
+			t.Errorf("check of a server that is as the bake left it: exit %d\n%s%s", code, out, errs)
+		}
 		s.table(s.cards())
 	})
 }

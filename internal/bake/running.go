@@ -6,6 +6,7 @@ package bake
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (c *checker) known(u *systemd.Unit, file string) bool {
 // same reports whether two names lead to one file: /lib may be a link, and an alias
 // one too.
 func (c *checker) same(a, b string) bool {
-	x, err1 := c.t.Resolve(a)
-	y, err2 := c.t.Resolve(b)
-	return err1 == nil && err2 == nil && x == y
+	x, err1 := c.t.Stat(a)
+	y, err2 := c.t.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }

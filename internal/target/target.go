@@ -132,8 +132,9 @@ func (t *Target) Readlink(name string) (string, error) {
 	return s, guest(name, err)
 }
 
-// Resolve is the absolute guest path, free of links, that name leads to. The
-// last parts of it need not exist.
+// Resolve is the absolute guest path that name leads to; its last part is no link,
+// and none of the others is absolute. The last parts of it need not exist. Whether two
+// names lead to one file is for os.SameFile to say.
 func (t *Target) Resolve(name string) (string, error) {
 	rel, err := t.resolve(name, true)
 	if err != nil {
