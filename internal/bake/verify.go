@@ -51,7 +51,10 @@ func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 		if err := t.Mkdir(d, 0o755); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
-		s.undo = append(s.undo, func() error { return t.Remove(d) })
+		// On a machine that runs, sshd may start meanwhile and need it.
+		if !t.Booted() {
+			s.undo = append(s.undo, func() error { return t.Remove(d) })
+		}
 	}
 	_, stderr, err := s.ask(ctx, "-t")
 	if err == nil || !bytes.Contains(stderr, []byte("no hostkeys available")) {
