@@ -93,7 +93,7 @@ func TestNoUserCanLockTheAgent(t *testing.T) {
 			}
 		}
 	}
-	// The banner was the one: its directory is for everybody to see. A user who locks
+	// The banner was the one: all users can read its directory. A user who locks
 	// that keeps no reset from its end.
 	hold := m.Command(t.Context(), "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "flock", target.BannerDir, "sleep", "600")
 	if err := hold.Start(); err != nil {

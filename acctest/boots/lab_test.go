@@ -106,7 +106,7 @@ func newPeople(dir string) (map[string]*person, error) {
 	return people, nil
 }
 
-// image is a baked root on which nobody is enrolled; instances are clones of it.
+// image is a baked root without enrolled users; instances are clones of it.
 type image struct {
 	root   *rootfs.Root
 	policy string

@@ -198,7 +198,7 @@ func TestCleanWorksConfined(t *testing.T) {
 // command that succeeds if the step does.
 type hostile struct{ name, step string }
 
-// Whatever runs in the place of the delivery units can do none of this. The steps run
+// A hostile program that runs instead of the delivery units can do none of this. The steps run
 // in copies of the units, which have only another program.
 func TestHostileStepsFail(t *testing.T) {
 	trusted := []string{target.CleanMark, target.Identity, target.Report, target.StateDir + "/layers.json", target.Status, target.Notice, target.NoticeConf, target.ImagePolicy,

@@ -28,7 +28,7 @@ type attempts struct {
 	stop func()
 }
 
-// tryPassword begins attempts of carol, who is not enrolled, and of root.
+// tryPassword starts login attempts of root and of carol, a user without an enrollment.
 func (s *server) tryPassword(at login.Server) *attempts {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	a := new(attempts)

@@ -213,7 +213,7 @@ func (s *server) status() enroll.Status {
 	return st
 }
 
-// user returns what the status says of a user.
+// user returns the status of a user.
 func (s *server) user(name string) enroll.UserStatus {
 	s.t.Helper()
 	st := s.status()
@@ -292,7 +292,7 @@ func (s *server) open(user string, envelope []byte) card.Card {
 	s.t.Helper()
 	p := s.img.people[user]
 	if p == nil {
-		s.t.Fatalf("an envelope for %s, who is not one of the test's", user)
+		s.t.Fatalf("an envelope for %s, a user that this test does not know", user)
 	}
 	cmd := exec.CommandContext(s.t.Context(), "age", "--decrypt", "--identity", p.identity)
 	cmd.Stdin = bytes.NewReader(envelope)

@@ -71,7 +71,7 @@ systemctl daemon-reload`}
 // byNobody says no policy at all.
 func byNobody(map[string]any, string) {}
 
-// A user of user-data who has no account is reported, and in no other user's way.
+// A user in user-data without an account is reported and does not affect other users.
 func TestUnknownUser(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
 		img := imageOf(t, r, forUserData)

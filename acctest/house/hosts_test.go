@@ -202,7 +202,7 @@ func TestUserDataCommands(t *testing.T) {
 
 // TestHandWritten: the cloud-configs that the pages and examples show by hand let
 // their users log in, as those of totpctl do: root with its keys as they are, and
-// everybody else with a key.
+// all other users with a key.
 func TestHandWritten(t *testing.T) {
 	n := 0
 	try := func(where, text string) {
