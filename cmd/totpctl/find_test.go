@@ -191,16 +191,21 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// FuzzFindEnvelopes looks for envelopes in whatever people paste. What is in
-// there must not matter to one that stands whole on lines of its own.
-func FuzzFindEnvelopes(f *testing.F) {
-	for _, seed := range []string{
+// findSeeds returns inputs of each form that an envelope can have, whole and cut off.
+func findSeeds() []string {
+	return []string{
 		"", "text\n", "age1abc", string(sample(1)), armored(1), armored(1)[:200], inBase64(1), inBase64(1)[:50],
 		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900],
 		"> " + armorBegin, armorBegin + "\n" + armorBegin, armorEnd, "\xff\xfe", "\xff\xfea\x00", "\xef\xbb\xbf" + armored(1),
 		strings.ReplaceAll(armored(1), "\n", "\r\n"), puttyWindow(armored(1), 50),
 		inJSON(armored(1)), inJSON(armored(1))[:200], escaper.Replace(inJSON(inBase64(1))),
-	} {
+	}
+}
+
+// FuzzFindEnvelopes looks for envelopes in whatever people paste. What is in
+// there must not matter to one that stands whole on lines of its own.
+func FuzzFindEnvelopes(f *testing.F) {
+	for _, seed := range findSeeds() {
 		f.Add([]byte(seed))
 	}
 	whole := armored(200)

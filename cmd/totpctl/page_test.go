@@ -56,30 +56,8 @@ func TestPageFindsTheSame(t *testing.T) {
 	}
 	faults := make(map[string]int)
 	for _, input := range inputs {
-		want := findEnvelopes(asUTF8([]byte(input)))
-		got := node.Find(t, []byte(input))
-		if len(got) != len(want) {
-			t.Errorf("the page finds %d envelopes, and totpctl %d, in %q", len(got), len(want), input)
-			continue
-		}
-		for i, w := range want {
-			g := got[i]
-			fault, file := "", w.sealed
-			var err error
-			switch {
-			case errors.Is(w.fault, errCutOff):
-				fault, file = "cut off", nil
-			case errors.Is(w.fault, errIncomplete):
-				fault = "incomplete"
-			case w.form == "armored":
-				if file, err = seal.Dearmor(w.sealed); err != nil {
-					fault, file = "damaged", nil
-				}
-			}
+		for _, fault := range findsTheSame(t, node, []byte(input)) {
 			faults[fault]++
-			if g.Form != w.form || g.Line != w.line || g.ID != w.id || g.User != w.user || g.Fault != fault || !bytes.Equal(g.File, file) {
-				t.Errorf("envelope %d: the page finds %.200v, and totpctl %s with %q: %v, in %q", i, g, w.name(), fault, err, input)
-			}
 		}
 	}
 	t.Logf("%d inputs, by fault: %v", len(inputs), faults)
@@ -88,6 +66,46 @@ func TestPageFindsTheSame(t *testing.T) {
 			t.Errorf("none of the inputs has the fault %q", fault)
 		}
 	}
+}
+
+// FuzzPageFindsTheSame does so with the inputs of [FuzzFindEnvelopes].
+func FuzzPageFindsTheSame(f *testing.F) {
+	for _, seed := range findSeeds() {
+		f.Add([]byte(seed))
+	}
+	node := pagetest.Start(f)
+	f.Fuzz(func(t *testing.T, input []byte) { findsTheSame(t, node, input) })
+}
+
+// findsTheSame compares what the page and totpctl open find in an input. It returns what
+// is wrong with each of the envelopes, in the page's words.
+func findsTheSame(t *testing.T, node *pagetest.Node, input []byte) (faults []string) {
+	t.Helper()
+	want, got := findEnvelopes(asUTF8(input)), node.Find(t, input)
+	if len(got) != len(want) {
+		t.Errorf("the page finds %d envelopes, and totpctl %d, in %q", len(got), len(want), input)
+		return nil
+	}
+	for i, w := range want {
+		g := got[i]
+		fault, file := "", w.sealed
+		var err error
+		switch {
+		case errors.Is(w.fault, errCutOff):
+			fault, file = "cut off", nil
+		case errors.Is(w.fault, errIncomplete):
+			fault = "incomplete"
+		case w.form == "armored":
+			if file, err = seal.Dearmor(w.sealed); err != nil {
+				fault, file = "damaged", nil
+			}
+		}
+		faults = append(faults, fault)
+		if g.Form != w.form || g.Line != w.line || g.ID != w.id || g.User != w.user || g.Fault != fault || !bytes.Equal(g.File, file) {
+			t.Errorf("envelope %d: the page finds %.200v, and totpctl %s with %q: %v, in %q", i, g, w.name(), fault, err, input)
+		}
+	}
+	return faults
 }
 
 // TestPageBelievesTheSame: of cards that contradict or replace each other, the

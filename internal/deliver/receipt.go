@@ -129,10 +129,23 @@ func (o *Outbox) Receipts(id string) (Receipt, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Receipt{}, fmt.Errorf("%s: %w: %w", receiptFile(id), ErrReceipt, err)
 	}
-	if r.ID != id || frame.CheckUser(r.User) != nil {
+	if r.ID != id || !r.valid() {
 		return Receipt{}, fmt.Errorf("%s: %w", receiptFile(id), ErrReceipt)
 	}
 	return r, nil
+}
+
+// maxCount is the largest number of attempts or days that a receipt can have.
+const maxCount = 1 << 30
+
+// valid reports whether the receipt has a user and counts that an agent can have written.
+func (r Receipt) valid() bool {
+	for _, a := range r.Channels {
+		if a.Tries < 0 || a.Tries > maxCount {
+			return false
+		}
+	}
+	return frame.CheckUser(r.User) == nil && r.Days >= 0 && r.Days <= maxCount
 }
 
 // allReceipts returns those that can be read.

@@ -41,7 +41,8 @@ func SSHDDirective(line string) (keyword string, args []string) {
 // itself has sshd include under /run is left out. See sshd_config(5), Banner and
 // Include.
 func (t *Target) SSHDBanner() (file string, err error) {
-	value, err := t.sshdValue(SSHDConfig, "banner", 0)
+	files := maxIncluded
+	value, err := t.sshdValue(SSHDConfig, "banner", 0, &files)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -51,15 +52,22 @@ func (t *Target) SSHDBanner() (file string, err error) {
 	return value, err
 }
 
-// maxIncludes is how deep sshd follows Include lines.
-const maxIncludes = 16
+const (
+	// maxIncludes is how deep sshd follows Include lines.
+	maxIncludes = 16
+
+	// maxIncluded is how many files are read in all. Files that include each other
+	// twice would be read 2^16 times.
+	maxIncluded = 512
+)
 
 // sshdValue returns the first value of a keyword in a file and those that it
-// includes.
-func (t *Target) sshdValue(name, wanted string, depth int) (string, error) {
-	if depth > maxIncludes {
+// includes. It reads no more files than are left.
+func (t *Target) sshdValue(name, wanted string, depth int, left *int) (string, error) {
+	if depth > maxIncludes || *left == 0 {
 		return "", nil
 	}
+	*left--
 	text, err := t.ReadFile(name)
 	if err != nil {
 		return "", err
@@ -76,7 +84,7 @@ func (t *Target) sshdValue(name, wanted string, depth int) (string, error) {
 		}
 		for _, pattern := range args {
 			for _, file := range t.SSHDIncluded(pattern) {
-				value, err := t.sshdValue(file, wanted, depth+1)
+				value, err := t.sshdValue(file, wanted, depth+1, left)
 				if err == nil && value != "" {
 					return value, nil
 				}

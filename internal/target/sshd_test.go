@@ -4,6 +4,7 @@
 package target_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -37,4 +38,30 @@ func TestSSHDBanner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzSSHDBanner reads sshd's main file and a file that it includes. The search ends for
+// every input, and the value is one that a Banner line of one of the two has.
+func FuzzSSHDBanner(f *testing.F) {
+	f.Add("Include /etc/ssh/sshd_config.d/*.conf\nBanner /etc/main\n", "Banner /etc/issue.net\n")
+	f.Add("Include sshd_config.d/*\n", "Match all\nBanner /etc/a\n")
+	f.Add(strings.Repeat("Include /etc/ssh/sshd_config\n", 8), "")
+	f.Add("Include sshd_config.d/a.conf sshd_config.d/a.conf\n", strings.Repeat("Include ../ssh/sshd_config.d/[a-z].conf\n", 3))
+	f.Add("banner=\"/etc/x y\"\n", "\"Banner\" none\n")
+	f.Add("Include [\nInclude \\\n", "Banner\n")
+	f.Fuzz(func(t *testing.T, main, included string) {
+		tg, _ := targettest.New(t)
+		targettest.Put(t, tg, target.SSHDConfig, main, 0o600)
+		targettest.Put(t, tg, target.SSHDDropInDir+"/a.conf", included, 0o600)
+		value, err := tg.SSHDBanner()
+		if err != nil || value == "" {
+			return
+		}
+		for line := range strings.Lines(main + "\n" + included) {
+			if keyword, args := target.SSHDDirective(line); keyword == "banner" && args[0] == value {
+				return
+			}
+		}
+		t.Errorf("%q is the value of no Banner line", value)
+	})
 }

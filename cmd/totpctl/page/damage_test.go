@@ -26,7 +26,7 @@ var messages = []string{
 
 // damagedLog returns a log with one to three envelopes in it that has been
 // through what a console does to text, more of it the higher the seed.
-func damagedLog(t *testing.T, seed uint64) []byte {
+func damagedLog(t testing.TB, seed uint64) []byte {
 	r := rand.New(rand.NewPCG(seed, 7))
 	var log strings.Builder
 	for n := range 1 + r.IntN(3) {

@@ -342,15 +342,8 @@ func TestTakesTheSameCards(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = card.ParseCompact(b)
-		if err == card.ErrNoCard {
-			_, err = card.Parse(b)
-		}
-		if problem := node.ParseCard(t, b); (err == nil) != (problem == "") {
-			t.Errorf("%s: the page says %q, totpctl %v", what, problem, err)
-		}
 		n++
-		if err == nil {
+		if takesTheSame(t, node, what, b) {
 			taken++
 		}
 	}
@@ -377,6 +370,39 @@ func TestTakesTheSameCards(t *testing.T) {
 		t.Errorf("%d of %d cards are good", taken, n)
 	}
 	t.Logf("%d cards, %d of them good", n, taken)
+}
+
+// FuzzTakesTheSameCards does so with any text.
+func FuzzTakesTheSameCards(f *testing.F) {
+	for _, spec := range []card.Card{newCard(nil), newCard(func(c *card.Card) { c.BackupCodes, c.HostKeys, c.InstanceID = nil, nil, "" })} {
+		whole, err := spec.Text()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(whole)
+		f.Add(whole[bytes.LastIndexByte(bytes.TrimSpace(whole), '\n')+1:])
+		compact, err := spec.Compact()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(compact)
+	}
+	node := pagetest.Start(f)
+	f.Fuzz(func(t *testing.T, text []byte) { takesTheSame(t, node, "fuzz", text) })
+}
+
+// takesTheSame compares whether the page and totpctl accept the text of a card, and
+// returns whether totpctl does.
+func takesTheSame(t *testing.T, node *pagetest.Node, what string, text []byte) bool {
+	t.Helper()
+	_, err := card.ParseCompact(text)
+	if err == card.ErrNoCard {
+		_, err = card.Parse(text)
+	}
+	if problem := node.ParseCard(t, text); (err == nil) != (problem == "") {
+		t.Errorf("%s: the page says %q, totpctl %v, of %q", what, problem, err, text)
+	}
+	return err == nil
 }
 
 // TestForgedCards: what somebody writes into a card to steer a terminal, or to turn
@@ -526,23 +552,7 @@ func TestConsoleLogs(t *testing.T) {
 	node := pagetest.Start(t)
 	complete := 0
 	for seed := range uint64(400) {
-		log := damagedLog(t, seed)
-		want := console.Decode(log)
-		var got []console.Found
-		for _, f := range node.Find(t, log) {
-			if f.Form == "console block" {
-				got = append(got, console.Found{ID: f.ID, User: f.User, Sealed: f.File, Complete: f.Fault == "", Lines: f.Lines, Missing: f.Missing})
-			}
-		}
-		for i := range got {
-			if len(got[i].Missing) == 0 {
-				got[i].Missing = nil
-			}
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Fatalf("seed %d: the page finds\n%+v\nand totpctl\n%+v\nin\n%s", seed, got, want, log)
-		}
-		for _, f := range want {
+		for _, f := range decodesTheSame(t, node, damagedLog(t, seed)) {
 			if f.Complete {
 				complete++
 			}
@@ -552,4 +562,38 @@ func TestConsoleLogs(t *testing.T) {
 	if complete < 50 {
 		t.Errorf("only %d envelopes were whole", complete)
 	}
+}
+
+// FuzzConsoleLogs does so with any text that is not a file of another form.
+func FuzzConsoleLogs(f *testing.F) {
+	for seed := range uint64(20) {
+		f.Add(damagedLog(f, seed))
+	}
+	node := pagetest.Start(f)
+	f.Fuzz(func(t *testing.T, log []byte) {
+		if bytes.HasPrefix(bytes.TrimLeft(log, " \t\r\n"), []byte("age-encryption.org/")) {
+			t.Skip("a binary age file is no log")
+		}
+		decodesTheSame(t, node, log)
+	})
+}
+
+// decodesTheSame compares what the page and console.Decode find in a log.
+func decodesTheSame(t *testing.T, node *pagetest.Node, log []byte) []console.Found {
+	t.Helper()
+	want := console.Decode(log)
+	var got []console.Found
+	for _, f := range node.Find(t, log) {
+		if f.Form != "console block" {
+			continue
+		}
+		if len(f.Missing) == 0 {
+			f.Missing = nil
+		}
+		got = append(got, console.Found{ID: f.ID, User: f.User, Sealed: f.File, Complete: f.Fault == "", Lines: f.Lines, Missing: f.Missing})
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("the page finds\n%+v\nand totpctl\n%+v\nin\n%q", got, want, log)
+	}
+	return want
 }
