@@ -616,6 +616,47 @@ func TestSocketErrors(t *testing.T) {
 	})
 }
 
+// TestSocketMode looks at the socket all the time while it is made again and again:
+// whenever it has its name, only its owner can connect to it.
+func TestSocketMode(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no modes")
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	done := make(chan struct{})
+	seen := make(chan map[fs.FileMode]int)
+	go func() {
+		modes := map[fs.FileMode]int{}
+		for {
+			select {
+			case <-done:
+				seen <- modes
+				return
+			default:
+			}
+			if fi, err := os.Lstat(socket); err == nil {
+				modes[fi.Mode()]++
+			}
+		}
+	}()
+	for range 400 {
+		l, err := listen(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Lstat(socket); err != nil || fi.Mode() != fs.ModeSocket|0o600 {
+			t.Fatalf("%v, %v", fi.Mode(), err)
+		}
+		l.Close()
+	}
+	close(done)
+	modes := <-seen
+	delete(modes, fs.ModeSocket|0o600)
+	if len(modes) > 0 {
+		t.Errorf("other modes were seen: %v", modes)
+	}
+}
+
 func TestDir(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no modes")
