@@ -332,6 +332,7 @@ func (m *machine) realLogin(s login.Server, c accessCase, keys map[string]*login
 		return login.Result{}, err
 	}
 	secret, _, _ := strings.Cut(string(b), "\n")
+	codes, _ := m.codes.LoadOrStore(secret, login.NewCodes(secret, nil))
 	return login.Enter(m.t.Context(), login.OpenSSH{Dir: m.dir}, s,
-		login.Account{User: c.name, Key: c.keyOf(keys), Codes: login.NewCodes(secret, nil)})
+		login.Account{User: c.name, Key: c.keyOf(keys), Codes: codes.(*login.Codes)})
 }

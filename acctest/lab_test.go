@@ -222,9 +222,10 @@ func copyFile(to, from string, mode os.FileMode) error {
 // machine is an instance of the image, for one test.
 type machine struct {
 	*rootfs.Root
-	t   *testing.T
-	img *image
-	dir string
+	t     *testing.T
+	img   *image
+	dir   string
+	codes sync.Map // *login.Codes by secret, of realLogin
 }
 
 // newMachine starts an instance of the image: a clone with a machine-id of its
