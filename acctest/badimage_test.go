@@ -144,6 +144,9 @@ func TestATemplatedMainFileDoesNotOpenTheDoor(t *testing.T) {
 // the files that it names, without those that make sshd stay.
 func (m *machine) unitOptions() []string {
 	m.t.Helper()
+	if len(m.exist("/lib/systemd/system/ssh.service")) == 0 {
+		return m.optionsOf("sshd.service") // the RHEL family
+	}
 	return m.optionsOf("ssh.service")
 }
 
