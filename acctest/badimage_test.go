@@ -27,8 +27,8 @@ func TestCheckReportsABadImage(t *testing.T) {
 		severity     string
 	}{
 		{"nullok", `sed -i '/pam_google/s/$/ nullok/' /etc/pam.d/sshd`, "pam-nullok", "/etc/pam.d/sshd", "critical"},
-		{"PAM line gone", `sed -i /pam_google/d /etc/pam.d/sshd`, "pam-line", "/etc/pam.d/sshd", "critical"},
-		{"PAM line optional", `sed -i '/pam_google/s/required/optional/' /etc/pam.d/sshd`, "pam-line", "/etc/pam.d/sshd", "critical"},
+		{"PAM line gone", `sed -i /pam_google/d /etc/pam.d/sshd`, "pam-block", "/etc/pam.d/sshd", "critical"},
+		{"PAM line optional", `sed -i '/pam_google/s/requisite/optional/' /etc/pam.d/sshd`, "pam-block", "/etc/pam.d/sshd", "critical"},
 		{"pam_permit", `echo 'auth sufficient pam_permit.so' >>/etc/pam.d/sshd`, "pam-permit", "/etc/pam.d/sshd", "critical"},
 		{"password asked as well", `sed -i '/pam_google/a @include common-auth' /etc/pam.d/sshd`, "pam-", "/etc/pam.d/", "critical"},
 		{"module removed", `dpkg --force-depends --remove libpam-google-authenticator`, "pam-module", "pam_google_authenticator.so", "critical"},
@@ -39,8 +39,8 @@ func TestCheckReportsABadImage(t *testing.T) {
 		{"no Include", `sed -i '/^Include/d' /etc/ssh/sshd_config`, "sshd-no-include", "/etc/ssh/sshd_config", "degraded"},
 		{"UsePAM no ahead", `sed -i '1i UsePAM no' /etc/ssh/sshd_config`, "sshd-keyword-before", "/etc/ssh/sshd_config", "degraded"},
 		{"main file gone", `rm /etc/ssh/sshd_totp.conf`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
-		{"settings of the login gone, and a Match", `rm /etc/ssh/sshd_totp_login.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
-		{"main file without ours, and a Match", `sed -i '/_login/d' /etc/ssh/sshd_totp.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
+		{"settings of the login gone, and a Match", `rm /etc/ssh/sshd_totp_login.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
+		{"main file without ours, and a Match", `sed -i '/_login/d' /etc/ssh/sshd_totp.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
 		{"started by a drop-in of the alias", `mkdir -p /etc/systemd/system/sshd.service.d; printf '[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o AuthenticationMethods=publickey\n' >/etc/systemd/system/sshd.service.d/x.conf; printf 'AuthenticationMethods publickey\n' >/etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
 		{"a named pipe for sshd_config", `rm /etc/ssh/sshd_config; mkfifo /etc/ssh/sshd_config`, "sshd-config", "/etc/ssh/sshd_config", "critical"},
 		{"a link to nowhere for sshd_config", `ln -sf /nowhere /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},

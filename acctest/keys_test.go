@@ -103,7 +103,8 @@ func (m *machine) enrollKinds() []login.Account {
 	return accounts
 }
 
-// tryKinds logs in with each of them, all at once.
+// tryKinds logs in with each of them, a few at once: sshd accepts five connections before
+// the login from one source.
 func (m *machine) tryKinds(accounts []login.Account, in func(i int) bool, options ...string) {
 	t := m.t
 	t.Helper()
@@ -117,8 +118,11 @@ func (m *machine) tryKinds(accounts []login.Account, in func(i int) bool, option
 	}
 	server := login.Server{Host: sshd.Host, Port: sshd.Port, HostKeys: hostKeys}
 	var wg sync.WaitGroup
+	slots := make(chan struct{}, 3)
 	for i, a := range accounts {
 		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
 			got, err := login.Enter(t.Context(), login.Go{}, server, a)
 			if err != nil {
 				t.Errorf("%s: %v", a.User, err)

@@ -271,7 +271,6 @@ func TestRepairLoginPath(t *testing.T) {
 		{"unit's drop-in missing", func(m *machine) { m.must(m.RemoveAll(filepath.Dir(sshUnitTemplate))) }, false},
 		{"state directory open", func(m *machine) { m.must(m.Chmod(target.PAMStateDir, 0o755)) }, true},
 		{"state directory missing", func(m *machine) { m.must(m.Remove(target.PAMStateDir)) }, true},
-		{"state directory somebody's", func(m *machine) { m.must(m.Lchown(target.PAMStateDir, 1000, 1000)) }, true},
 		{"sshd_config open", func(m *machine) { m.must(m.Chmod(target.SSHDConfig, 0o666)) }, true},
 		{"/etc/ssh open", func(m *machine) { m.must(m.Chmod(target.SSHDir, 0o777)) }, true},
 	} {
@@ -290,6 +289,24 @@ func TestRepairLoginPath(t *testing.T) {
 			}
 			if findings, err := Check(t.Context(), m.Target); changed && (err != nil || len(findings) > 0) {
 				t.Errorf("%s, boot %v: %q, %v", test.name, boot, ids(findings), err)
+			}
+		}
+	}
+}
+
+// A directory of secrets that another user owns, who may have put files there, is left
+// for an administrator to look at.
+func TestRepairLeavesForeignDirectories(t *testing.T) {
+	for _, dir := range []string{target.StateDir, target.PAMStateDir} {
+		for _, boot := range []bool{false, true} {
+			m := newMachine(t)
+			m.bake()
+			m.must(m.Lchown(dir, 1000, 1000))
+			if changed, err := repaired(t, m, boot); changed || err != nil {
+				t.Errorf("%s, boot %v: changed %v, %v", dir, boot, changed, err)
+			}
+			if findings, err := Check(t.Context(), m.Target); err != nil || !slices.Contains(ids(findings), "file-owner "+dir) {
+				t.Errorf("%s: %q, %v", dir, ids(findings), err)
 			}
 		}
 	}
