@@ -102,7 +102,13 @@ func testTwiceChangesNothing(t *testing.T, r rootfs.Recipe) {
 // end: each changes what depends on it, and nothing else.
 func (m *machine) otherPolicies() {
 	m.t.Helper()
-	const dropIn, hostKeys, report, image = "/etc/ssh/sshd_config.d/00-00-totp.conf", "/etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf", "/var/lib/totp-agent/report.json", "/etc/totp-agent/image.yaml"
+	const (
+		dropIn   = "/etc/ssh/sshd_config.d/00-00-totp.conf"
+		login    = "/etc/ssh/sshd_totp_login.conf"
+		hostKeys = "/etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf"
+		report   = "/var/lib/totp-agent/report.json"
+		image    = "/etc/totp-agent/image.yaml"
+	)
 	strict := "strict"
 	if m.img.recipe.Suite == rootfs.Debian11.Suite {
 		strict = "compatible" // there is no strict for it
@@ -112,9 +118,9 @@ func (m *machine) otherPolicies() {
 		sshd    string
 		changes []string
 	}{
-		{"{algorithms: " + strict + ", exempt_groups: [deploy], tcp_forwarding: allow, root_login: deny}", []string{dropIn, image, report}},
-		{"{algorithms: distro}", []string{dropIn, hostKeys, image, report}},
-		{"{}", []string{dropIn, hostKeys, image, report}},
+		{"{algorithms: " + strict + ", exempt_groups: [deploy], tcp_forwarding: allow, root_login: deny}", []string{dropIn, login, image, report}},
+		{"{algorithms: distro}", []string{dropIn, hostKeys, login, image, report}},
+		{"{}", []string{dropIn, hostKeys, login, image, report}},
 	} {
 		policy := m.img.policy + "sshd: " + tt.sshd + "\n"
 		if got := m.bakeAgain(policy); !slices.Equal(got, tt.changes) {

@@ -46,7 +46,8 @@ func TestMainFileDoesNotOpenTheLogin(t *testing.T) {
 		{"an empty sshd_config", `: >/etc/ssh/sshd_config`, false, "", ""},
 		{"a directory for sshd_config", `rm /etc/ssh/sshd_config; mkdir /etc/ssh/sshd_config`, false, "", ""},
 		{"a link to nowhere for sshd_config", `ln -sf /nowhere /etc/ssh/sshd_config`, true, "", ""},
-		{"a huge sshd_config", `for i in $(seq 20000); do echo "# a line that makes this file larger than one that anyone reads"; done >/etc/ssh/sshd_config; printf 'Match User *\n\t` + open + `' >>/etc/ssh/sshd_config`, false, "", ""},
+		{"a huge sshd_config", `for i in $(seq 20000); do echo "# a line that makes this file larger than one that anyone reads"; done >/etc/ssh/sshd_config; printf 'Match User *\n\t` + open + `' >>/etc/ssh/sshd_config`, false, "bullseye bookworm", ""},
+		{"a huge sshd_config", `for i in $(seq 2000); do echo "# a line that makes this file larger than one that anyone reads"; done >/etc/ssh/sshd_config; printf 'Match User *\n\t` + open + `' >>/etc/ssh/sshd_config`, false, "trixie", ""}, // OpenSSH 10 passes no more than 256 KiB on to sshd-session
 		{"no sshd_config, with a socket of systemd-ssh-generator", `rm /etc/ssh/sshd_config`, false, "trixie", "sshd@.service"},
 		{"a Match block, with ssh.socket", first("Match User *\n\t" + open + "Match all"), false, "bullseye", "ssh@.service"},
 		{"a Match block, with a socket of systemd-ssh-generator", first("Match User *\n\t" + open + "Match all"), false, "trixie", "sshd@.service"},

@@ -88,8 +88,8 @@ func (m *machine) unit(name string) sandbox {
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		switch key + "=" + value {
-		case "ProtectSystem=full":
-			s.closed = append(s.closed, "/usr", "/boot", "/efi", "/etc")
+		case "ProtectSystem=strict":
+			s.closed = append(s.closed, "/usr", "/boot", "/efi", "/etc", "/var", "/run", "/opt", "/srv", "/mnt", "/media")
 		case "ProtectHome=read-only":
 			s.closed = append(s.closed, "/home", "/root", "/run/user")
 		}
@@ -100,13 +100,17 @@ func (m *machine) unit(name string) sandbox {
 			for _, p := range strings.Fields(value) {
 				s.writable = append(s.writable, strings.TrimPrefix(p, "-"))
 			}
+		case "RuntimeDirectory":
+			for _, p := range strings.Fields(value) {
+				s.writable = append(s.writable, "/run/"+p)
+			}
 		case "CapabilityBoundingSet":
 			for _, c := range strings.Fields(value) {
 				s.capabilities = append(s.capabilities, "+"+strings.ToLower(strings.TrimPrefix(c, "CAP_")))
 			}
 		}
 	}
-	if len(s.closed) != 7 || s.writable == nil || s.capabilities == nil || s.start == nil {
+	if len(s.closed) != 13 || s.writable == nil || s.capabilities == nil || s.start == nil {
 		m.t.Fatalf("%s has another sandbox than this test knows: %+v", name, s)
 	}
 	return s

@@ -107,7 +107,7 @@ func TestSelfTestSeesABrokenBake(t *testing.T) {
 		rows         map[string]string // name → part of what is seen
 	}{
 		{"PAM line removed", `sed -i /pam_google/d ` + pam,
-			map[string]string{"key and code": "code refused", "PAM service": "pam-line"}},
+			map[string]string{"key and code": "code refused", "PAM service": "pam-block"}},
 		{"nullok", `sed -i '/pam_google/s/$/ nullok/' ` + pam,
 			// Without pam_permit nobody gets in by it, but nobody is asked, either.
 			map[string]string{"unenrolled user": "keyboard-interactive; code refused", "PAM service": "pam-nullok"}},
@@ -116,13 +116,13 @@ func TestSelfTestSeesABrokenBake(t *testing.T) {
 			map[string]string{"unenrolled user": "keyboard-interactive; in"}},
 		{"pam_permit in its place", `sed -i '/pam_google/c auth required pam_permit.so' ` + pam,
 			map[string]string{"wrong code": "; in", "root, wrong code": "; in", "same code again": "; in", "unenrolled user": "; in"}},
-		{"sufficient", `sed -i '/pam_google/s/required/sufficient/' ` + pam,
+		{"sufficient", `sed -i '/pam_google/s/requisite/sufficient/' ` + pam,
 			// By itself it lets nobody in; what comes after it would.
-			map[string]string{"PAM service": "pam-line"}},
-		{"sufficient and pam_permit", `sed -i '/pam_google/{s/required/sufficient/;a auth required pam_permit.so
+			map[string]string{"PAM service": "pam-block"}},
+		{"sufficient and pam_permit", `sed -i '/pam_google/{s/requisite/sufficient/;a auth required pam_permit.so
 			}' ` + pam,
 			map[string]string{"wrong code": "; in", "same backup code again": "; in"}},
-		{"sufficient and common-auth", `sed -i '/pam_google/{s/required/sufficient/;a @include common-auth
+		{"sufficient and common-auth", `sed -i '/pam_google/{s/requisite/sufficient/;a @include common-auth
 			}' ` + pam,
 			map[string]string{"password for a code": "; in", "wrong code": `asks "Password: "`}},
 		{"common-auth put back", `sed -i '/pam_google/c @include common-auth' ` + pam,
