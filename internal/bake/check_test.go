@@ -37,6 +37,7 @@ func TestCheck(t *testing.T) {
 		units    = "/etc/systemd/system/"
 		pamFile  = target.PAMService
 		agent    = units + "totp-agent.service"
+		deliver  = units + "totp-deliver.service"
 		wants    = units + "ssh.service.wants/totp-agent.service"
 		timer    = units + "timers.target.wants/totp-deliver.timer"
 		enabled  = units + "multi-user.target.wants/ssh.service"
@@ -116,6 +117,15 @@ func TestCheck(t *testing.T) {
 		{"unit altered", edit(agent, "TimeoutStartSec=30", "TimeoutStartSec=0"), []string{"file-altered " + agent}},
 		{"unit masked", func(m *machine) { m.must(m.Remove(agent)); m.must(m.Symlink("/dev/null", agent)) }, []string{"unit-masked " + agent}},
 		{"unit changed by a drop-in", func(m *machine) { m.put(agent+".d/x.conf", "[Service]\nExecStart=\n", 0o644) }, []string{"unit-altered " + agent + ".d/x.conf"}},
+		{"proxy of the delivery", func(m *machine) {
+			m.put(deliver+".d/proxy.conf", "[Service]\nEnvironment=\"https_proxy=http://proxy.example:3128\" no_proxy=.example\nEnvironment=SSL_CERT_DIR=/etc/ca\n", 0o644)
+		}, nil},
+		{"library of the delivery", func(m *machine) {
+			m.put(deliver+".d/x.conf", "[Service]\nEnvironment=https_proxy=http://proxy.example LD_PRELOAD=/tmp/x.so\n", 0o644)
+		}, []string{"unit-altered " + deliver + ".d/x.conf"}},
+		{"delivery as another user", func(m *machine) {
+			m.put(deliver+".d/x.conf", "[Service]\nEnvironment=no_proxy=*\nUser=nobody\n", 0o644)
+		}, []string{"unit-altered " + deliver + ".d/x.conf"}},
 		{"unit disabled", remove(wants), []string{"unit-disabled " + wants}},
 		{"timer disabled", remove(timer), []string{"unit-disabled " + timer}},
 		{"sshd disabled", remove(enabled), []string{"unit-disabled " + enabled}},

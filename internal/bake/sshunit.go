@@ -157,7 +157,8 @@ func (f *facts) socketLinks(t *target.Target) ([]string, error) {
 const requires = ".requires"
 
 // foreignDropIns are the drop-ins of one of our own units, of which a bake makes
-// none. Those of the distribution for all units of a type are not meant.
+// none. Those of the distribution for all units of a type are not meant, nor those that
+// set nothing but what an administrator may set for the delivery.
 func foreignDropIns(t *target.Target, unit string) ([]string, error) {
 	u, err := systemd.Load(t, unit)
 	if err != nil {
@@ -165,6 +166,16 @@ func foreignDropIns(t *target.Target, unit string) ([]string, error) {
 	}
 	return slices.DeleteFunc(u.DropIns, func(file string) bool {
 		all := strings.TrimPrefix(path.Ext(unit), ".") + ".d"
-		return path.Base(path.Dir(file)) == all && (strings.HasPrefix(file, "/usr/lib/") || strings.HasPrefix(file, "/lib/"))
+		return path.Base(path.Dir(file)) == all && (strings.HasPrefix(file, "/usr/lib/") || strings.HasPrefix(file, "/lib/")) ||
+			unit == target.DeliverService && !slices.ContainsFunc(u.From(file), func(s systemd.Setting) bool { return !deliverSetting(s) })
 	}), nil
+}
+
+// deliverSetting reports whether a setting is an environment of variables that the
+// delivery passes on to its sender.
+func deliverSetting(s systemd.Setting) bool {
+	return s.Section == "Service" && s.Key == "Environment" && !slices.ContainsFunc(systemd.Split(s.Value), func(w string) bool {
+		name, _, ok := strings.Cut(w, "=")
+		return !ok || !slices.Contains(target.DeliverEnv, name)
+	})
 }

@@ -97,7 +97,7 @@ func (r remote) request(ctx context.Context, look bool, item Item) ([]byte, erro
 		q.Time = time.Until(end)
 	}
 	q.Time = q.Time * 9 / 10 // so that its own answer comes in time
-	for _, name := range senderEnv {
+	for _, name := range target.DeliverEnv {
 		if value, ok := os.LookupEnv(name); ok {
 			q.Env[name] = value
 		}
@@ -120,10 +120,6 @@ func (r remote) request(ctx context.Context, look bool, item Item) ([]byte, erro
 	}
 	return json.Marshal(q)
 }
-
-// senderEnv are the variables of delivery's own environment that reach the network
-// code, since an administrator sets them for totp-deliver.service.
-var senderEnv = []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 // A sendRequest is all that the sender gets to know. The fields beside Channel are
 // those that a policy never shows as JSON.

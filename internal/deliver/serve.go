@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 var errSendRequest = errors.New("not a request of totp-agent deliver")
@@ -56,7 +58,7 @@ func (q sendRequest) try() (func(context.Context, Item) error, error) {
 		return nil, err
 	}
 	for name, value := range q.Env {
-		if !slices.Contains(senderEnv, name) {
+		if !slices.Contains(target.DeliverEnv, name) {
 			return nil, fmt.Errorf("env: %.64q: %w", name, errSendRequest)
 		}
 		if err := os.Setenv(name, value); err != nil {

@@ -100,6 +100,17 @@ func (u *Unit) All(section string, keys ...string) []Setting {
 	return out
 }
 
+// From returns every assignment of a file or drop-in.
+func (u *Unit) From(file string) []Setting {
+	var out []Setting
+	for _, s := range u.settings {
+		if s.File == file {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // List returns the values of a key that takes several: an empty assignment
 // clears those before it.
 func (u *Unit) List(section, key string) []Setting {

@@ -212,3 +212,7 @@ const (
 	Systemctl     = "systemctl"
 	commandDirs   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
+
+// DeliverEnv are the environment variables of [DeliverService] that reach the network
+// code. An administrator may set them.
+var DeliverEnv = []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
