@@ -112,6 +112,7 @@ var (
 	ErrNoRecipients = errors.New("nobody is known who could read the card")
 	ErrExpired      = errors.New("must be later than now")
 
+	ErrKeyKind         = errors.New("is a kind of key that sshd does not accept")
 	ErrCertificate     = errors.New("is a certificate, which sshd does not accept as a login key")
 	ErrWeakKey         = errors.New("is an RSA key of less than 2048 bits, which sshd refuses")
 	ErrKeyOption       = errors.New("is an unknown option, for which sshd ignores the key")
