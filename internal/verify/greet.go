@@ -141,7 +141,7 @@ func (g Greeting) Shown(hostKeys []string) error {
 	if len(hostKeys) == 0 {
 		return fmt.Errorf("%w: it names no host key, and the server has shown %s", ErrHostKey, g.HostKey())
 	}
-	if _, err := (trust{card: hostKeys}).judge("", nil, g.key); err != nil {
+	if _, err := (trust{card: hostKeys}).judge("", g.key); err != nil {
 		return fmt.Errorf("%w: %w, and the server has shown %s", ErrHostKey, err, g.HostKey())
 	}
 	return nil

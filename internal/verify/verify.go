@@ -61,9 +61,9 @@ type Options struct {
 	Timeout time.Duration // of one attempt; 0 is DefaultTimeout
 
 	// What the host key is compared with: the entries of a card ("type
-	// SHA256:FINGERPRINT ..."), or, where there are none, files as known_hosts.
+	// SHA256:FINGERPRINT ..."), or, where there are none, known_hosts.
 	HostKeys   []string
-	KnownHosts []string
+	KnownHosts *KnownHosts // may be nil
 
 	// Keys returns the caller's login keys, best first. It is called once, when
 	// the host key is known to be right; nil: the caller has none.
@@ -95,7 +95,7 @@ type run struct {
 // Run makes the table. Rows that cannot be tried say why.
 //
 // Errors are ErrUnreachable, ErrNotSSH and ErrAlgorithms, with a report of what was seen until
-// then, ErrKnownHosts, the context's, and those of Keys, Code and Wrong. That a
+// then, the context's, and those of Keys, Code and Wrong. That a
 // row is wrong is no error: see Report.Result.
 func Run(ctx context.Context, o Options) (Report, error) { return runWith(ctx, o, func(*pace) {}) }
 
@@ -109,12 +109,11 @@ func runWith(ctx context.Context, o Options, change func(*pace)) (Report, error)
 	r := &run{Options: o, addr: o.Target.Addr(), pace: newPace()}
 	change(&r.pace)
 	r.report = newReport(o.Target)
-	trust, err := newTrust(o.HostKeys, o.KnownHosts)
-	if err != nil {
-		return r.report, err
+	r.trust = trust{card: o.HostKeys}
+	if len(o.HostKeys) == 0 {
+		r.trust.known = o.KnownHosts
 	}
-	r.trust = trust
-	err = r.all(ctx)
+	err := r.all(ctx)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
