@@ -94,9 +94,9 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 	case errors.Is(err, ErrUnreachable):
 		return g, err
 	case errors.Is(bad, errHello):
-		return g, fmt.Errorf("host %q %w", t.Addr(), ErrNotSSH)
-	case hungUp(err) && h.version == "":
-		return g, fmt.Errorf("host %q: %w: %s", t.Addr(), ErrUnreachable, hungUpEarly)
+		return g, r.notSSH(h)
+	case hungUp(err):
+		return g, r.hungUpError(err, h)
 	}
 	return g, r.unreachable(context.Background(), err)
 }

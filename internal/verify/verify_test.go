@@ -391,6 +391,63 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
+// What a server says before it hangs up is in the error, quoted.
+func TestPartingWords(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		serve  func(*server, net.Conn)
+		err    error
+		says   string // in the error
+		advice bool   // to wait
+	}{
+		"nothing":                 {func(*server, net.Conn) {}, ErrUnreachable, "", true},
+		"a penalty":               {says("Not allowed at this time\r\n", drained), ErrUnreachable, `"Not allowed at this time"`, true},
+		"too many connections":    {says("Exceeded MaxStartups\r\n", drained), ErrUnreachable, `"Exceeded MaxStartups"`, true},
+		"a reason":                {says("\r\nYour address is blocked.\r\nCall 555.\r\n", drained), ErrUnreachable, `"Your address is blocked. Call 555."`, false},
+		"without the end of line": {says("refused by tcpd", drained), ErrUnreachable, `"refused by tcpd"`, false},
+		"control characters":      {says("\x1b[2Jhello\n", drained), ErrUnreachable, `"\x1b[2Jhello"`, false},
+		"a lot":                   {says(strings.Repeat("blah blah\n", 1000), drained), ErrUnreachable, `"blah blah blah blah blah blah"`, false},
+		"after its version":       {says("SSH-2.0-Odd\r\n", drained), ErrUnreachable, "", true},
+		"another protocol":        {says("220 mail.example ESMTP\r\n"+strings.Repeat("x", 300)+"\n", drained), ErrNotSSH, `"220 mail.example ESMTP xxx`, false},
+		"version 1":               {says("SSH-1.5-Old\r\n", drained), ErrNotSSH, `"SSH-1.5-Old"`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := listen(t, tt.serve)
+			_, err := Run(t.Context(), options(s, newKey(t)))
+			_, greeted := Greet(t.Context(), s.target, time.Minute)
+			for call, err := range map[string]error{"Run": err, "Greet": greeted} {
+				if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) || len(err.Error()) > 400 {
+					t.Errorf("%s: %v; want %s", call, err, tt.says)
+				}
+				if err != nil && strings.Contains(err.Error(), "wait some minutes") != tt.advice {
+					t.Errorf("%s: %v; the advice to wait: %t", call, err, !tt.advice)
+				}
+			}
+		})
+	}
+	// x/crypto has no value for a disconnect message, only this text.
+	h := &house{key: newKey(t).PublicKey(), maxTries: 1}
+	r, err := Run(t.Context(), options(listen(t, h.serve), newKey(t)))
+	if err != nil || !slices.ContainsFunc(r.Rows, func(row Row) bool {
+		return strings.HasPrefix(row.Seen, "out, the server hung up and said ") && strings.Contains(row.Seen, "too many authentication failures")
+	}) {
+		t.Errorf("%+v, %v", r.Rows, err)
+	}
+	for text, want := range map[string]string{
+		"ssh: disconnect, reason 2: \"Too many authentication failures\"":  `"Too many authentication failures"`,
+		"ssh: handshake failed: ssh: disconnect, reason 11: \"bye\\r\\n\"": `"bye"`,
+		"ssh: disconnect, reason 2: \"\"":                                  "",
+		"ssh: disconnect, reason 2: \"" + strings.Repeat("a", 500) + "\"":  `"` + strings.Repeat("a", 200) + `"`,
+		"ssh: disconnect, reason 2: \"cut":                                 "",
+		"EOF":                                                              "",
+	} {
+		if got := parting(errors.New(text), hello{}); got != want {
+			t.Errorf("%s: %s; want %s", text, got, want)
+		}
+	}
+}
+
 // A server that stops in the middle leaves what was seen before.
 func TestHangsAtTheCode(t *testing.T) {
 	t.Parallel()
