@@ -252,7 +252,7 @@ func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, 
 
 // ofForm are the rules of a document's form, which one inside another may break: what
 // cloud-init makes of it is their owner's matter, as it was without us.
-var ofForm = []error{ErrSyntax, ErrTab, ErrTag, ErrUnread, ErrGzip, ErrHeader, ErrDocuments}
+var ofForm = []error{ErrSyntax, ErrTab, ErrBlank, ErrTemplate, ErrBase64, ErrTag, ErrUnread, ErrGzip, ErrHeader, ErrDocuments}
 
 // lookInside looks at a document in a document, of the type that it is said to
 // be of. Lines and columns count in the inner one, which the path names.
