@@ -159,6 +159,9 @@ func (m *merger) lookAt(doc []byte) Errors {
 	}
 	errs, made := m.spec.clashes(t)
 	errs = append(errs, m.lockouts(t)...)
+	errs = append(errs, m.loginFiles(t)...)
+	errs = append(errs, m.hidden(t)...)
+	errs = append(errs, installer(t)...)
 	errs.sort()
 	if m.made == nil {
 		m.made = made
