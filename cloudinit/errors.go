@@ -175,12 +175,14 @@ var (
 
 // What a document does to the login of the image, and to the policy.
 var (
-	ErrLoginFile = errors.New("is a file that the image's login depends on")
-	ErrSSHUnit   = errors.New("changes how systemd starts sshd, so that sshd may not ask for the code")
-	ErrNoEffect  = errors.New("has no effect on the login, which the image's own settings decide")
-	ErrDenies    = errors.New("may deny the login of a user who is enrolled")
-	ErrHidden    = errors.New("hides the policy or files of the login, which cloud-init or the image has written there before")
-	ErrInstaller = errors.New("is for Ubuntu's installer, and what is merged beside it would stay in the installer")
+	ErrLoginFile   = errors.New("is a file that the image's login depends on")
+	ErrSSHUnit     = errors.New("changes how systemd starts sshd, so that sshd may not ask for the code")
+	ErrNoEffect    = errors.New("has no effect on the login, which the image's own settings decide")
+	ErrDenies      = errors.New("may deny the login of a user who is enrolled")
+	ErrHidden      = errors.New("hides the policy or files of the login, which cloud-init or the image has written there before")
+	ErrOtherServer = errors.New("logs users in without asking for the code")
+	ErrExempt      = errors.New("lets a user who is enrolled log in with the key alone: the image exempts it from the code")
+	ErrInstaller   = errors.New("is for Ubuntu's installer, and what is merged beside it would stay in the installer")
 )
 
 // ErrOverLimit means that a document is larger than a provider takes.

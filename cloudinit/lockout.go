@@ -57,6 +57,10 @@ func (s Spec) refusedByImage(image *Image) (warnings, errs Errors) {
 			errs = append(errs, &Error{Path: fmt.Sprintf("users[%d].name", i), Value: u.Name, Rule: ErrRootDenied,
 				Fix: "enroll the image's own user instead, or bake the image with another root_login"})
 		}
+		if u.Name != "root" && slices.Contains(image.policy.SSHD.ExemptUsers, u.Name) {
+			warnings = append(warnings, &Error{Path: fmt.Sprintf("users[%d].name", i), Value: u.Name, Rule: fmt.Errorf("%w (exempt_users)", ErrExempt),
+				Fix: "enroll another user, or bake the image without this one in exempt_users"})
+		}
 		var refused Errors
 		for j, line := range u.SSHKeys {
 			k, e := sshKey(line)

@@ -128,6 +128,44 @@ func TestLoginFiles(t *testing.T) {
 	}
 }
 
+// TestOtherWays lists what lets users in without a code.
+func TestOtherWays(t *testing.T) {
+	const head = "#cloud-config\n"
+	image := imageOf(t, "9.2", "sshd: {exempt_groups: [ansible], exempt_users: [backup]}\n")
+	one := func(path string, rule error) []problem { return []problem{{path, rule}} }
+	user := func(more string) string {
+		return head + "users:\n  - name: anna\n    ssh_authorized_keys: [\"" + annaKey + "\"]\n    " + more + "\n"
+	}
+	for _, tt := range []struct {
+		name, doc string
+		warns     []problem
+	}{
+		{"another SSH server", head + "packages: [nginx, dropbear]\n", one("packages[1]", ErrOtherServer)},
+		{"with a version", head + "packages:\n  - [cockpit, 1.0]\n", one("packages[0]", ErrOtherServer)},
+		{"packages", head + "packages: [openssh-server, dropbear-bin]\n", nil},
+		{"an exempt group", user("groups: [adm, ansible]"), one("users[0].groups", ErrExempt)},
+		{"in a text", user("groups: adm, ansible"), one("users[0].groups", ErrExempt)},
+		{"as keys", user("groups: {ansible: }"), one("users[0].groups", ErrExempt)},
+		{"as the primary group", user("primary_group: ansible"), one("users[0].primary_group", ErrExempt)},
+		{"members of a group", head + "groups:\n  - adm\n  - ansible: [mara, anna]\n", one("groups", ErrExempt)},
+		{"members of a group in a mapping", head + "groups: {ansible: anna}\n", one("groups", ErrExempt)},
+		{"another group", user("groups: [adm]"), nil},
+		{"another user", head + "users:\n  - default\n  - {name: robot, groups: ansible}\ngroups: [ansible, {ansible: [robot]}]\n", nil},
+	} {
+		spec := anna()
+		if !strings.Contains(tt.doc, "name: anna") {
+			spec = anna(annaKey)
+		}
+		warnings, errs := spec.Review(Host{Image: image}, "web.yaml", []byte(tt.doc))
+		checkProblems(t, tt.name, warnings, tt.warns)
+		checkProblems(t, tt.name, errs, nil)
+	}
+	for name, want := range map[string][]problem{"backup": one("users[0].name", ErrExempt), "root": nil, "debian": nil} {
+		warnings, _ := enrolled(name).Review(Host{Image: image}, "", nil)
+		checkProblems(t, name, warnings, want)
+	}
+}
+
 // TestLoginPaths compares the lists with what the agent and the bake have.
 func TestLoginPaths(t *testing.T) {
 	for _, p := range []string{

@@ -162,6 +162,7 @@ func (m *merger) lookAt(doc []byte) Errors {
 	errs = append(errs, m.loginFiles(t)...)
 	errs = append(errs, m.hidden(t)...)
 	errs = append(errs, installer(t)...)
+	m.otherWays(t)
 	errs.sort()
 	if m.made == nil {
 		m.made = made
