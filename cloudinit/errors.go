@@ -177,7 +177,7 @@ var (
 var (
 	ErrLoginFile   = errors.New("is a file that the image's login depends on")
 	ErrSSHUnit     = errors.New("changes how systemd starts sshd, so that sshd may not ask for the code")
-	ErrNoEffect    = errors.New("has no effect on the login, which the image's own settings decide")
+	ErrNoEffect    = errors.New("has settings without effect on the login, which the image's own settings decide")
 	ErrDenies      = errors.New("may deny the login of a user who is enrolled")
 	ErrHidden      = errors.New("hides the policy or files of the login, which cloud-init or the image has written there before")
 	ErrOtherServer = errors.New("logs users in without asking for the code")

@@ -63,7 +63,7 @@ const (
 	fixLoginFile = "leave it out; settings of sshd go into /etc/ssh/sshd_config.d"
 	fixUnit      = "leave that line out; settings of sshd go into /etc/ssh/sshd_config.d"
 	fixDenies    = "make sure that it admits every enrolled user"
-	fixNoEffect  = "leave it out; the image's policy decides about it when the image is baked"
+	fixNoEffect  = "leave them out, and bake the image with another policy if it should differ"
 	fixInstaller = "merge into the document that is under autoinstall.user-data, and put the result there"
 	fixMounts    = "mount the disk elsewhere, or make the file system when the image is built"
 )
