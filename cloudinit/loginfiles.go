@@ -14,7 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// loginPaths are the files and directories, as path.Match has them, that the login of a
+// loginPaths are the files and directories, see pathsOf, that the login of a
 // baked image depends on, see internal/target. What is below a directory is among them.
 var loginPaths = []string{
 	"/etc/pam.d/sshd", "/usr/lib/pam.d/sshd",
@@ -68,15 +68,17 @@ const (
 	fixMounts    = "mount the disk elsewhere, or make the file system when the image is built"
 )
 
-// isAmong reports whether a path, or a directory above it, is one of a list.
-func isAmong(list []string, name string) bool {
-	for p := name; p != "/" && p != "."; p = path.Dir(p) {
-		if slices.ContainsFunc(list, func(pattern string) bool { ok, _ := path.Match(pattern, p); return ok }) {
-			return true
-		}
-	}
-	return false
+// A pathSet matches paths, and what is below them.
+type pathSet struct{ *regexp.Regexp }
+
+// pathsOf makes a set of patterns in which * and ? match within one name.
+func pathsOf(patterns []string) pathSet {
+	text := regexp.QuoteMeta(strings.Join(patterns, "\n"))
+	text = strings.NewReplacer(`\*`, "[^/]*", `\?`, "[^/]", "\n", "|").Replace(text)
+	return pathSet{regexp.MustCompile("^(?:" + text + ")(?:/|$)")}
 }
+
+var loginSet, sharedSet, sshdSet, unitSet, wholeSet = pathsOf(loginPaths), pathsOf(sharedPaths), pathsOf(sshdPaths), pathsOf(unitPaths), pathsOf(wholePaths)
 
 // realPath returns a path as it is on every system: /var/run is a link.
 func realPath(name string) string {
@@ -127,19 +129,19 @@ func (m *merger) loginFile(where Error, content string, known bool) Errors {
 		return Errors{&where}
 	}
 	switch {
-	case isAmong(loginPaths, name):
+	case loginSet.MatchString(name):
 		return refuse(ErrLoginFile, fixLoginFile)
-	case isAmong(sharedPaths, name):
+	case sharedSet.MatchString(name):
 		warn(ErrDenies, fixDenies)
-	case isAmong(wholePaths, name):
+	case wholeSet.MatchString(name):
 		warn(ErrSSHUnit, fixUnit)
-	case isAmong(unitPaths, name):
+	case unitSet.MatchString(name):
 		if found := unitLine.FindStringSubmatch(content); found != nil {
 			return refuse(fmt.Errorf("%w (%s)", ErrSSHUnit, found[1]), fixUnit)
 		} else if !known {
 			warn(ErrSSHUnit, fixUnit)
 		}
-	case isAmong(sshdPaths, name):
+	case sshdSet.MatchString(name):
 		if words := keywordsOf(content, denies); len(words) > 0 {
 			warn(fmt.Errorf("%w: %s", ErrDenies, strings.Join(words, ", ")), fixDenies)
 		}

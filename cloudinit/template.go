@@ -47,7 +47,8 @@ func (m *merger) lookInTemplate(doc []byte) Errors {
 		line, column := position(doc, found[2])
 		errs = append(errs, m.loginFile(Error{Path: "write_files", Line: line, Column: column, Value: name}, "", false)...)
 	}
-	for _, found := range templateLists.FindAllSubmatchIndex(doc, -1) {
+	const lists = 8 // a template may have one list or another
+	for _, found := range templateLists.FindAllSubmatchIndex(doc, lists) {
 		if rule := notAList(string(doc[found[4]:found[5]]), doc[found[5]:]); rule != nil {
 			clash(string(doc[found[2]:found[3]]), found, rule, `write a list, with each item in a line that begins with "- "`)
 		}
