@@ -112,6 +112,7 @@ var (
 	ErrNoRecipients = errors.New("nobody is known who could read the card")
 	ErrExpired      = errors.New("must be later than now")
 
+	ErrKeyKind         = errors.New("is a kind of key that sshd does not accept")
 	ErrCertificate     = errors.New("is a certificate, which sshd does not accept as a login key")
 	ErrWeakKey         = errors.New("is an RSA key of less than 2048 bits, which sshd refuses")
 	ErrKeyOption       = errors.New("is an unknown option, for which sshd ignores the key")
@@ -149,6 +150,9 @@ var (
 	ErrNotUTF8   = errors.New("is not UTF-8, and cloud-init would ignore it")
 	ErrBOM       = errors.New("begins with a byte order mark, and cloud-init would ignore it")
 	ErrHeader    = errors.New("has no first line that cloud-init knows, and would be ignored")
+	ErrBase64    = errors.New("is a document in base64")
+	ErrTemplate  = errors.New("is a line of a template that is not rendered")
+	ErrBlank     = errors.New("is not a space, although it looks like one or like nothing")
 	ErrGzip      = errors.New("is a damaged gzip file")
 	ErrSyntax    = errors.New("is not YAML")
 	ErrTab       = errors.New("has a tab where cloud-init wants spaces")
@@ -167,6 +171,18 @@ var (
 	ErrPasswordAuth = errors.New("lets passwords in")
 	ErrModules      = errors.New("leaves out a module that is needed")
 	ErrMergeHow     = errors.New("would let a customer's lists replace this layer")
+)
+
+// What a document does to the login of the image, and to the policy.
+var (
+	ErrLoginFile   = errors.New("is a file that the image's login depends on")
+	ErrSSHUnit     = errors.New("changes how systemd starts sshd, so that sshd may not ask for the code")
+	ErrNoEffect    = errors.New("has settings without effect on the login, which the image's own settings decide")
+	ErrDenies      = errors.New("may deny the login of a user who is enrolled")
+	ErrHidden      = errors.New("hides the policy or files of the login, which cloud-init or the image has written there before")
+	ErrOtherServer = errors.New("logs users in without asking for the code")
+	ErrExempt      = errors.New("lets a user who is enrolled log in with the key alone: the image exempts it from the code")
+	ErrInstaller   = errors.New("is for Ubuntu's installer, and what is merged beside it would stay in the installer")
 )
 
 // ErrOverLimit means that a document is larger than a provider takes.

@@ -80,8 +80,7 @@ func kindOf(doc []byte) (kind, *Error) {
 	if bytes.Contains(bytes.ToLower(doc[:min(len(doc), 4096)]), []byte("mime-version:")) {
 		return multipart, nil
 	}
-	line, _ := position(doc, len(doc)-len(text))
-	return 0, &Error{Line: line, Column: 1, Rule: ErrHeader, Fix: headerFix}
+	return 0, headerError(doc)
 }
 
 func notUTF8(b []byte) int {

@@ -31,7 +31,7 @@ func (s Spec) Review(h Host, file string, doc []byte) (warnings, errs Errors) {
 	if _, err := s.Layer(); err != nil {
 		return nil, nil // Document and Merge return it
 	}
-	errs = append(errs, s.refusedByImage(h.Image)...)
+	warnings, errs = s.refusedByImage(h.Image)
 	warnings = append(warnings, s.lockedAccounts()...)
 	w, e := s.wayOut(h)
 	warnings, errs = append(warnings, w...), append(errs, e...)
@@ -46,17 +46,22 @@ func (s Spec) Review(h Host, file string, doc []byte) (warnings, errs Errors) {
 	return append(warnings, m.warnings.named(file)...), append(errs, m.refused.named(file)...)
 }
 
-// refusedByImage returns the logins that sshd of the image refuses.
-func (s Spec) refusedByImage(image *Image) Errors {
+// refusedByImage returns the logins that sshd of the image refuses. A key that it
+// refuses is a warning where the user has another one.
+func (s Spec) refusedByImage(image *Image) (warnings, errs Errors) {
 	if image == nil {
-		return nil
+		return nil, nil
 	}
-	var errs Errors
 	for i, u := range s.Users {
 		if u.Name == "root" && image.policy.SSHD.RootLogin == policy.RootDeny {
 			errs = append(errs, &Error{Path: fmt.Sprintf("users[%d].name", i), Value: u.Name, Rule: ErrRootDenied,
 				Fix: "enroll the image's own user instead, or bake the image with another root_login"})
 		}
+		if u.Name != "root" && slices.Contains(image.policy.SSHD.ExemptUsers, u.Name) {
+			warnings = append(warnings, &Error{Path: fmt.Sprintf("users[%d].name", i), Value: u.Name, Rule: fmt.Errorf("%w (exempt_users)", ErrExempt),
+				Fix: "enroll another user, or bake the image without this one in exempt_users"})
+		}
+		var refused Errors
 		for j, line := range u.SSHKeys {
 			k, e := sshKey(line)
 			if e == nil {
@@ -64,11 +69,16 @@ func (s Spec) refusedByImage(image *Image) Errors {
 			}
 			if e != nil {
 				e.Path = fmt.Sprintf("users[%d].ssh_keys[%d]", i, j)
-				errs = append(errs, e)
+				refused = append(refused, e)
 			}
 		}
+		if len(refused) < len(u.SSHKeys) {
+			warnings = append(warnings, refused...)
+		} else {
+			errs = append(errs, refused...)
+		}
 	}
-	return errs
+	return warnings, errs
 }
 
 // lockedAccounts returns what s itself says that leaves a user without a shell.

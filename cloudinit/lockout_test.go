@@ -24,6 +24,7 @@ const (
 	rsa1024Key = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQCltWYfm1oS83vrJud3IL6jGfUwmR/O7bL+M2NF2WoTKGFRqbQ0r43m3ufWCA7xsZJ6xc1wSEIFKySuY8YQGGQ6oAZOBkBEL37Byqv04JaYV1RrJITrPAIuKoOoboFXty8VJm0uKGoaEAw3O3hsX3TH3dmADN66JMFnqcfjAulrzQ== old putty key"
 	rsa2048Key = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQCXXbY0Tmj2zkcbCSSQ+vPUESsomgRR9K16YfD/qgd/4W3QGWlXx5bHYbx3+t3tvjRVqTY+V+KAVyAj5uveak0qZnMu9Xzl4N+LwC1uc2tN3olK7y7V0Rby1aeutUGMyY9YBgtMAm2uUdCdNZ/MHUTPpgQkOVeP1xGFdkfEWDwAIF/mlJU8aHJBf07SPjDbz1j0nHWq9rX+QAlpBlgdMZV2PpMN/X9SsZYpRASn83vWZ3ceAEVWv0kBxzoGBMtjklj1V4mAVgjy9zxfg7AvFJHc5nvNr1LxkCzb7OFJxXnK+ldJ5nMP6dqy6vg56p+E1Ydb7Y35teIyY7f/ExizFqbF rsa 2048"
 	rsa3072Key = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQDLE1c72M2FRs13x1UoSmw2doNcdnk7wJbrbAVXLGOGr08Lt6JkrDKo1A7CmHm9pJT1WIa1+DukrQ6LUqgFCrhX5h6/IhpiG+hdvUctTEJxpADNsN2CYk8Jzuw4USJagY4NxCDBi7wFeSh02McKnxMlnwK0yDeWalcrqFgKBFGzLJT5pwIZN6N6GBLS1ouGL52Pf5WUYqru5GFEOceITI2PqA7q7VlkxgIYaq4/BX6M/eeeH/DO+JY0viJL9Yfp8MAbvGlYLP/zhMlA4uXCIKbZzp6i2w5vLVMnwtTfDGiNbhKyBcCULH/qMfwv0zWrbFfNIQSTAyC1YcQaxP3DbDlliMcCB68WfWe9+nCaQk4rIeLY/qSp+ihWcrm2UzrrNUCcezEKqM+cyEQ6uiyFeQQcjn3O1YCGxXMIPTo5avA4ndWVKxX9Y4QZ/MFBDYHdymqaiOMrRCSHkf9JOwyUeI2mTit4suBVSc7BwrDCpCUWsUKrwg8AoUlIpyiCCTzZlec= anna"
+	dsaKey     = "ssh-dss AAAAB3NzaC1kc3MAAACBAMUBX7/nxqMvFevrsAua/lD8boNzN8qHE4EjSicc3+PRqh6a8EB4hwNA+QHFJ6g+WowONu+aMtXW1FH7JDdhwrYOPkMXTcNnMSa5KTAU4JkUF0ZnByHdGqn7/BtmxMppu9NlIUaGKYhIrqiQ0EdbG9/YZaZraG+SEhANGg/yTY/dAAAAFQDqpdCL+aShof4BQrY667tVxAzV6QAAAIAt42jiA0gTyzcL/bxyfe4aNzG/f5D1DoW0YoQOTXCSM0QjO1IPQ6/cp7qeHz6visysKI+vmJKVTxCuPLj8RrL6N3TAgTgxwIGKcnYakmUx++LwyXOC3ZPyz5TskpX8AtkJR8OmpemDacmMY9iCEZs2+kRqh57kf+04Bvc8791wXwAAAIBSmFNaMAHhxG/2OZDvg+HV0edUcOWQwmrBdDi8yn29Vyn0fg9ohDbt9xhvH4Lfjqz5gCy388WAD4uVzfdmN+niK8ZC6X6TzwwnPnHu+LT9H6Po0sdhhUhVK31ZSdTOb5Ef+hgHAD12pJcS4jpXJyGTtrJNwKrD0b/acfqoL9kyaQ== test"
 	ecdsaKey   = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBFfgbB1TJtTZBYDZBkSMQcTVumkOw6Sgm0QbyNS8FM94jfwiT2LXkLIfnCNtHaN10sgzCXpTXd/M+iXIpy0y1cM= anna@ecdsa"
 )
 
@@ -83,7 +84,8 @@ func TestLoginKeys(t *testing.T) {
 		{"RSA, 1024 bits, with options", "no-pty " + rsa1024Key, ErrWeakKey},
 		{"unknown option", "no-login " + annaKey, ErrKeyOption},
 		{"misspelt option", `comand="/bin/true" ` + annaKey, ErrKeyOption},
-		{"DSA", "ssh-dss AAAAB3NzaC1kc3MAAACBA", ErrNotSSHKey},
+		{"DSA", dsaKey, ErrKeyKind},
+		{"DSA, cut short", "ssh-dss AAAAB3NzaC1kc3MAAACBA", ErrNotSSHKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := anna(tt.key).Document()
@@ -94,8 +96,34 @@ func TestLoginKeys(t *testing.T) {
 			var errs Errors
 			errors.As(err, &errs)
 			checkProblems(t, tt.name, errs, want)
+			if err := CheckSSHKey(tt.key); !errors.Is(err, tt.rule) || (err == nil) != (tt.rule == nil) {
+				t.Errorf("CheckSSHKey: %v; want %v", err, tt.rule)
+			}
+			if !HasSSHKeyType(tt.key) {
+				t.Error("the line is taken for a file name")
+			}
 		})
 	}
+}
+
+// TestFileNames: names of files that contain the type of a key are not keys.
+func TestFileNames(t *testing.T) {
+	for _, name := range []string{"", "alice.pub", "ssh-ed25519", "ssh-rsa.pub", "my ssh-keys/alice.pub", "/keys/ssh-ed25519 alice.pub.txt/ssh-ed25519", "ssh-ed25519.pub of alice", "-", "./ssh-rsa alice"} {
+		if HasSSHKeyType(name) {
+			t.Errorf("%q is taken for a key", name)
+		}
+	}
+}
+
+// TestImageRefusesOneOfTwoKeys: a key that the image refuses beside one that it
+// accepts locks no user out.
+func TestImageRefusesOneOfTwoKeys(t *testing.T) {
+	h := Host{Image: imageOf(t, "9.2", "sshd: {algorithms: strict}\n")}
+	warnings, errs := anna(ecdsaKey, annaKey, rsa2048Key).Review(h, "", nil)
+	checkProblems(t, "errors", errs, nil)
+	checkProblems(t, "warnings", warnings, []problem{{"users[0].ssh_keys[0]", ErrImageRefusesKey}, {"users[0].ssh_keys[2]", ErrImageRefusesKey}})
+	_, errs = anna(ecdsaKey, rsa2048Key).Review(h, "", nil)
+	checkProblems(t, "errors", errs, []problem{{"users[0].ssh_keys[0]", ErrImageRefusesKey}, {"users[0].ssh_keys[1]", ErrImageRefusesKey}})
 }
 
 // TestImageRefusesKeys: a key that sshd of the image refuses is refused with its

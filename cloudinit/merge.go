@@ -159,6 +159,10 @@ func (m *merger) lookAt(doc []byte) Errors {
 	}
 	errs, made := m.spec.clashes(t)
 	errs = append(errs, m.lockouts(t)...)
+	errs = append(errs, m.loginFiles(t)...)
+	errs = append(errs, m.hidden(t)...)
+	errs = append(errs, installer(t)...)
+	m.otherWays(t)
 	errs.sort()
 	if m.made == nil {
 		m.made = made
@@ -252,7 +256,7 @@ func (m *merger) lookInPart(header map[string][]string, body io.Reader, n *int, 
 
 // ofForm are the rules of a document's form, which one inside another may break: what
 // cloud-init makes of it is their owner's matter, as it was without us.
-var ofForm = []error{ErrSyntax, ErrTab, ErrTag, ErrUnread, ErrGzip, ErrHeader, ErrDocuments}
+var ofForm = []error{ErrSyntax, ErrTab, ErrBlank, ErrTemplate, ErrBase64, ErrTag, ErrUnread, ErrGzip, ErrHeader, ErrDocuments}
 
 // lookInside looks at a document in a document, of the type that it is said to
 // be of. Lines and columns count in the inner one, which the path names.

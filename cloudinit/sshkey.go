@@ -6,6 +6,7 @@ package cloudinit
 import (
 	"crypto/rsa"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -45,6 +46,29 @@ var keyOptions = []string{
 	"tunnel", "user-rc", "verify-required", "x11-forwarding",
 }
 
+// CheckSSHKey returns an [*Error] if sshd does not accept a line of authorized_keys as
+// a login key. Its rule is ErrNotSSHKey or ErrPrivateKey where the line holds no public
+// key at all.
+func CheckSSHKey(line string) error {
+	if _, e := sshKey(line); e != nil {
+		return e
+	}
+	return nil
+}
+
+// HasSSHKeyType reports whether a text has the type of an SSH public key as a word,
+// with another word after it: it is a line of authorized_keys, with options or without,
+// and not the name of a file.
+func HasSSHKeyType(text string) bool {
+	words := strings.Fields(text)
+	return slices.ContainsFunc(words[:max(0, len(words)-1)], func(word string) bool {
+		return keyType.MatchString(word)
+	})
+}
+
+// keyType are the types of OpenSSH's public keys and certificates.
+var keyType = regexp.MustCompile(`^(ssh-(rsa|dss|ed25519|ed448|xmss)|ecdsa-sha2-nistp\d+|(webauthn-)?sk-(ssh-ed25519|ecdsa-sha2-nistp256))(-cert-v\d+)?(@openssh\.com)?$`)
+
 // sshKey reads one line of authorized_keys, and refuses what sshd does not accept as
 // a login key.
 func sshKey(line string) (loginKey, *Error) {
@@ -63,7 +87,7 @@ func sshKey(line string) (loginKey, *Error) {
 	}
 	k := loginKey{key, options}
 	if key.Type() == "ssh-dss" {
-		return loginKey{}, &Error{Value: key.Type(), Rule: ErrNotSSHKey, Fix: "sshd takes no DSA keys any more; use an ed25519 key"}
+		return loginKey{}, &Error{Value: key.Type(), Rule: ErrKeyKind, Fix: "use an ed25519 key: ssh-keygen -t ed25519"}
 	}
 	if _, is := key.(*ssh.Certificate); is {
 		return loginKey{}, &Error{Value: key.Type(), Rule: ErrCertificate, Fix: "give the public key itself, without -cert in the file's name, or the key of the CA with the option cert-authority"}

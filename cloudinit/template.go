@@ -4,6 +4,7 @@
 package cloudinit
 
 import (
+	"bytes"
 	"path"
 	"regexp"
 	"strings"
@@ -17,6 +18,11 @@ var (
 	templatePassword = regexp.MustCompile(`(?im)^["']?ssh_pwauth["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
 	templateRoot     = regexp.MustCompile(`(?im)^["']?disable_root["']?[ \t]*:[ \t]*["']?(` + strings.Join(yes, "|") + `)["']?[ \t]*(?:#.*)?\r?$`)
 	templateKey      = regexp.MustCompile(`(?m)^["']?(` + moduleKey + `)["']?[ \t]*:`)
+	templateLists    = regexp.MustCompile(`(?m)^["']?(users|write_files)["']?[ \t]*:([^\n]*)`)
+	templateInstall  = regexp.MustCompile(`(?m)^["']?(autoinstall)["']?[ \t]*:`)
+	templateMounts   = regexp.MustCompile(`(?m)^["']?mounts["']?[ \t]*:`)
+	templateMount    = regexp.MustCompile(`(?m)(?:\[|-)[ \t]*[^\s,\[\]]+[ \t]*,[ \t]*["']?(/[^\s"',\]]+)["']?`)
+	templateTop      = regexp.MustCompile(`(?m)^["']?[A-Za-z_]`)
 	templatePath     = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s{,-])?["']?path["']?[ \t]*:[ \t]*["']?(/[^\s"',}]+)`)
 )
 
@@ -33,8 +39,35 @@ func (m *merger) lookInTemplate(doc []byte) Errors {
 		errs = append(errs, &Error{Path: field, Line: line, Column: column, Value: string(doc[found[2]:found[3]]), Rule: rule, Fix: fix})
 	}
 	for _, found := range templatePath.FindAllSubmatchIndex(doc, -1) {
-		if path.Clean(string(doc[found[2]:found[3]])) == m.spec.File() {
+		name := string(doc[found[2]:found[3]])
+		if path.Clean(name) == m.spec.File() {
 			clash("write_files", found, ErrSameFile, fixSameFile)
+			continue
+		}
+		line, column := position(doc, found[2])
+		errs = append(errs, m.loginFile(Error{Path: "write_files", Line: line, Column: column, Value: name}, "", false)...)
+	}
+	const lists = 8 // a template may have one list or another
+	for _, found := range templateLists.FindAllSubmatchIndex(doc, lists) {
+		if rule := notAList(string(doc[found[4]:found[5]]), doc[found[5]:]); rule != nil {
+			clash(string(doc[found[2]:found[3]]), found, rule, `write a list, with each item in a line that begins with "- "`)
+		}
+	}
+	if found := templateInstall.FindSubmatchIndex(doc); found != nil {
+		clash("autoinstall", found, ErrInstaller, fixInstaller)
+	}
+	if found := templateMounts.FindIndex(doc); found != nil {
+		end := len(doc)
+		if next := templateTop.FindIndex(doc[found[1]:]); next != nil {
+			end = found[1] + next[0]
+		}
+		for _, mount := range templateMount.FindAllSubmatchIndex(doc[found[1]:end], -1) {
+			for i := range mount {
+				mount[i] += found[1]
+			}
+			if m.hides(string(doc[mount[2]:mount[3]])) {
+				clash("mounts", mount, ErrHidden, fixMounts)
+			}
 		}
 	}
 	if found := templateKey.FindSubmatchIndex(doc); found != nil {
@@ -49,4 +82,35 @@ func (m *merger) lookInTemplate(doc []byte) Errors {
 		}
 	}
 	return errs
+}
+
+// notAList returns what is wrong with the value of a key whose value must be a list, as
+// far as the text before it is filled in tells: what follows the colon, and the lines
+// after that.
+func notAList(value string, rest []byte) error {
+	value, _, _ = strings.Cut(" "+value, " #")
+	switch value = strings.TrimSpace(value); {
+	case value == "":
+	case value == "~" || strings.EqualFold(value, "null"):
+		return ErrEmpty
+	case strings.HasPrefix(value, "{{"), strings.HasPrefix(value, "{%"), strings.HasPrefix(value, "{#"):
+		return nil // it may be filled in with one
+	case strings.ContainsAny(value[:1], "[*&!"):
+		return nil
+	default:
+		return ErrType
+	}
+	for line := range bytes.Lines(rest) {
+		text := strings.TrimSpace(string(line))
+		switch {
+		case text == "", text[0] == '#', strings.HasPrefix(text, "{%"), strings.HasPrefix(text, "{#"):
+		case strings.HasPrefix(text, "{{"), text == "-", strings.HasPrefix(text, "- "), strings.ContainsAny(text[:1], "[*&!"):
+			return nil
+		case line[0] != ' ' && line[0] != '\t':
+			return ErrEmpty
+		default:
+			return ErrType
+		}
+	}
+	return ErrEmpty
 }

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -61,75 +60,6 @@ func decode(dec *yaml.Decoder, n *yaml.Node) (err error) {
 		}
 	}()
 	return dec.Decode(n)
-}
-
-// syntaxError finds where the YAML package gives up. The line in its own errors
-// is where the list or mapping around the problem begins, or the one before.
-func syntaxError(doc []byte) *Error {
-	r := &byteReader{data: doc}
-	dec := yaml.NewDecoder(r)
-	for decode(dec, new(yaml.Node)) == nil {
-	}
-	at := r.n
-	if r.ended {
-		at = len(bytes.TrimRight(doc, " \r\n"))
-	} else {
-		// A token is looked at with the three characters that follow.
-		for range 4 {
-			_, n := utf8.DecodeLastRune(doc[:at])
-			at -= n
-		}
-	}
-	line, column := position(doc, at)
-	// The blanks around the place.
-	from := len(bytes.TrimRight(doc[:at], " \t"))
-	blanks := doc[from:]
-	blanks = blanks[:len(blanks)-len(bytes.TrimLeft(blanks, " \t"))]
-	fix := syntaxFix(doc, from)
-	if i := bytes.IndexByte(blanks, '\t'); i >= 0 && fix != fixTabFirst {
-		line, column := position(doc, from+i)
-		return &Error{Line: line, Column: column, Rule: ErrTab, Fix: "use spaces"}
-	}
-	return &Error{Line: line, Column: column, Rule: ErrSyntax, Fix: fix}
-}
-
-// tabFirst is the mark of a block of text whose first line begins with a tab, behind
-// its indentation.
-var tabFirst = regexp.MustCompile(`[|>][-+]?[ \r]*\n +\t`)
-
-const fixTabFirst = `a text that begins with a tab needs its indentation ahead, as "|2" is two more than its key's`
-
-// syntaxFix says what to do about a place that the YAML package does not read. There
-// are two kinds that cloud-init's does.
-func syntaxFix(doc []byte, at int) string {
-	start := bytes.LastIndexByte(doc[:at], '\n') + 1
-	line, _, _ := bytes.Cut(doc[start:], []byte("\n"))
-	before := bytes.LastIndexByte(doc[:max(start-1, 0)], '\n') + 1
-	near := bytes.SplitAfterN(doc[before:], []byte("\n"), 4) // the line before, this one, the next
-	switch {
-	case bytes.Contains(line, []byte(`\/`)):
-		return `write / for \/, an escape of JSON's`
-	case tabFirst.Match(bytes.Join(near[:min(3, len(near))], nil)):
-		return fixTabFirst
-	}
-	return "cloud-init would not read it either: correct it there, or just before"
-}
-
-// A byteReader hands out single bytes, so that it knows how much was needed.
-type byteReader struct {
-	data  []byte
-	n     int
-	ended bool
-}
-
-func (r *byteReader) Read(b []byte) (int, error) {
-	if r.n == len(r.data) {
-		r.ended = true
-		return 0, io.EOF
-	}
-	b[0] = r.data[r.n]
-	r.n++
-	return 1, nil
 }
 
 // A found key of the top level. Its value may be that of an alias.

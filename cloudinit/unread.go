@@ -4,11 +4,13 @@
 package cloudinit
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -101,6 +103,9 @@ func unreadValue(n *yaml.Node) *Error {
 		}
 	case n.Style == 0 && (n.Value == "=" || n.ShortTag() == "!!merge"):
 		return at(n, "", n.Value, ErrUnread, quotes)
+	case n.Style == 0 && strings.IndexFunc(n.Value, isOddBlank) == 0:
+		r, _ := utf8.DecodeRuneInString(n.Value)
+		return at(n, "", fmt.Sprintf("%U", r), ErrBlank, fixBlank)
 	case n.Style == 0:
 		if m := dateLike.FindStringSubmatch(n.Value); m != nil && !isDate(m[1:]) {
 			return at(n, "", n.Value, ErrUnread, quotes)

@@ -11,11 +11,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/verify"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 )
 
@@ -65,10 +66,9 @@ func missingLines(name string, lines []string) ([]string, error) {
 	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		return lines, nil
 	}
-	check, err := knownhosts.New(name)
+	known, err := readKnownHosts(name)
 	if err != nil {
-		return nil, withHints(fmt.Errorf("file %q: %w", name, reason(err)),
-			"--known-hosts - prints the lines and leaves the file alone")
+		return nil, withHints(err, "--known-hosts - prints the lines and leaves the file alone")
 	}
 	var missing []string
 	for _, line := range lines {
@@ -77,24 +77,42 @@ func missingLines(name string, lines []string) ([]string, error) {
 			return nil, fmt.Errorf("host key: %w", err)
 		}
 		host := pattern(line)
-		err = check(lookup(host), nowhere{}, key)
-		mismatch := new(knownhosts.KeyError)
-		switch {
-		case err == nil:
-			continue
-		case !errors.As(err, &mismatch):
-			return nil, fmt.Errorf("file %q: %w", name, err)
+		if r, ok := known.Revoked(key); ok {
+			return nil, fmt.Errorf("file %q: line %d revokes the host key on the card, %s %s", name, r.Line, key.Type(), ssh.FingerprintSHA256(key))
 		}
-		for _, known := range mismatch.Want {
-			if known.Key.Type() == key.Type() {
+		keys := known.Keys(lookup(host))
+		if slices.ContainsFunc(keys, func(k verify.KnownKey) bool { return bytes.Equal(k.Key.Marshal(), key.Marshal()) }) {
+			continue
+		}
+		for _, k := range keys {
+			if k.Key.Type() == key.Type() {
 				return nil, withHints(fmt.Errorf("file %q: line %d %w: %s %s, where the card says %s",
-					name, known.Line, errOtherKey, key.Type(), ssh.FingerprintSHA256(known.Key), ssh.FingerprintSHA256(key)),
+					name, k.Line, errOtherKey, key.Type(), ssh.FingerprintSHA256(k.Key), ssh.FingerprintSHA256(key)),
 					"if the server was made anew, remove the old key first: ssh-keygen -R "+shellQuote(host))
 			}
 		}
 		missing = append(missing, line)
 	}
 	return missing, nil
+}
+
+// maxSkipped bounds the lines of known_hosts that warnings name.
+const maxSkipped = 5
+
+// readKnownHosts reads files, and warns of lines that are skipped.
+func readKnownHosts(files ...string) (*verify.KnownHosts, error) {
+	known, err := verify.ReadKnownHosts(files...)
+	if err != nil {
+		return nil, err
+	}
+	skipped := known.Skipped()
+	for _, err := range skipped[:min(len(skipped), maxSkipped)] {
+		warningf("%v: skipped", err)
+	}
+	if more := len(skipped) - maxSkipped; more > 0 {
+		warningf("%s of known_hosts skipped", plural(more, "more line"))
+	}
+	return known, nil
 }
 
 // appendLines adds lines to a file with one write, after a newline if its last
@@ -149,10 +167,3 @@ func shellQuote(s string) string {
 	}
 	return s
 }
-
-// nowhere is the address of a connection that there is not: the host is checked
-// by its name.
-type nowhere struct{}
-
-func (nowhere) Network() string { return "tcp" }
-func (nowhere) String() string  { return "0.0.0.0:22" }

@@ -36,7 +36,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.Var(&userFlag{s: s, name: "user", set: s.user}, "user", "enroll the user `NAME` (can be repeated)")
 	f.Var(s.ofUser("recipient", func(u int, v string) { s.users[u].Recipients = append(s.users[u].Recipients, v) }), "recipient", "seal this user's card to the age recipient `R` (can be repeated)")
 	f.VarP(s.ofUser("recipients-file", func(u int, v string) { s.rFiles[u] = append(s.rFiles[u], v) }), "recipients-file", "R", "likewise, to those in `FILE` (can be repeated)")
-	f.Var(s.ofUser("ssh-key", func(u int, v string) { s.keyFiles[u] = append(s.keyFiles[u], v) }), "ssh-key", "make the account, with the public keys in `FILE`, or with this line (can be repeated)")
+	f.Var(s.ofUser("ssh-key", func(u int, v string) { s.keyFiles[u] = append(s.keyFiles[u], v) }), "ssh-key", "make the account, with the public keys in `FILE`, or the key itself (can be repeated)")
 	f.Var(s.ofUser("shell", func(u int, v string) { s.users[u].Shell = v }), "shell", "the account's login shell is `PATH`")
 	sudo := s.ofUser("sudo", func(u int, v string) { s.users[u].Sudo = v == "true" })
 	sudo.bool = true
@@ -161,24 +161,52 @@ func (s *specFlags) readPolicy(vendor bool) (cloudinit.Spec, error) {
 	return spec, specError(err)
 }
 
-// readKeys returns public keys, each from a file or as it stands.
+// readKeys returns the login keys that the values of --ssh-key name: files, or the keys
+// themselves. Among several keys in one value, those that sshd does not accept are
+// skipped with a warning: a file of all keys of an account often has some.
 func readKeys(list []string) ([]string, error) {
 	var keys []string
 	for _, v := range list {
-		if word, rest, ok := strings.Cut(v, " "); ok && rest != "" && (strings.HasPrefix(word, "ssh-") || strings.HasPrefix(word, "ecdsa-") || strings.HasPrefix(word, "sk-")) {
-			keys = append(keys, strings.TrimSpace(v))
-			continue
+		where, read := fmt.Sprintf("file %q", v), readNumbered
+		if isKeyText(v) {
+			where, read = "--ssh-key", func(v string) ([]fileLine, error) { return textLines("--ssh-key", v) }
 		}
-		lines, err := readLines(v)
+		lines, err := read(v)
 		if err != nil {
 			return nil, err
 		}
 		if len(lines) == 0 {
-			return nil, fmt.Errorf("file %q: holds no public key", v)
+			return nil, fmt.Errorf("%s: holds no public key", where)
 		}
-		keys = append(keys, lines...)
+		good, skipped := split(lines, func(line string) bool { return refusedKey(line) == nil })
+		if len(good) == 0 {
+			good, skipped = lines, nil // an error says why
+		}
+		for _, l := range skipped {
+			warningf("%s: line %d: skipped: %v", where, l.line, refusedKey(l.text))
+		}
+		keys = append(keys, texts(good)...)
 	}
 	return keys, nil
+}
+
+// refusedKey returns why sshd does not accept a public key, and nil for a text that is
+// not a public key: that is an error of its own.
+func refusedKey(line string) error {
+	err := cloudinit.CheckSSHKey(line)
+	if errors.Is(err, cloudinit.ErrNotSSHKey) || errors.Is(err, cloudinit.ErrPrivateKey) {
+		return nil
+	}
+	return err
+}
+
+// isKeyText reports whether a value of --ssh-key is a public key, or several, and not
+// the name of a file.
+func isKeyText(v string) bool {
+	if _, err := os.Stat(v); err == nil {
+		return false
+	}
+	return strings.Contains(v, "\n") || cloudinit.HasSSHKeyType(v)
 }
 
 // maxLines bounds a file of keys.
@@ -192,14 +220,10 @@ func readRecipients(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var good, skipped []fileLine
-	for _, l := range lines {
-		if _, err := seal.ParseRecipient(l.text); errors.Is(err, seal.ErrUnsupportedSSH) || errors.Is(err, seal.ErrShortRSA) {
-			skipped = append(skipped, l)
-		} else {
-			good = append(good, l)
-		}
-	}
+	good, skipped := split(lines, func(line string) bool {
+		_, err := seal.ParseRecipient(line)
+		return !errors.Is(err, seal.ErrUnsupportedSSH) && !errors.Is(err, seal.ErrShortRSA)
+	})
 	if len(good) == 0 {
 		return texts(skipped), nil // an error says why
 	}
@@ -216,6 +240,17 @@ type fileLine struct {
 	text string
 }
 
+func split(lines []fileLine, keep func(line string) bool) (kept, rest []fileLine) {
+	for _, l := range lines {
+		if keep(l.text) {
+			kept = append(kept, l)
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	return kept, rest
+}
+
 func texts(lines []fileLine) []string {
 	var out []string
 	for _, l := range lines {
@@ -224,27 +259,31 @@ func texts(lines []fileLine) []string {
 	return out
 }
 
-// readLines returns the lines of a file, without comments.
-func readLines(name string) ([]string, error) {
-	lines, err := readNumbered(name)
-	return texts(lines), err
-}
-
+// readNumbered returns the lines of a file, without comments.
 func readNumbered(name string) ([]fileLine, error) {
 	data, err := readInput(name, maxLines)
 	if err != nil {
+		// The name may be a key that was meant to be in a file.
+		if secret := notPublic(name); secret != nil {
+			return nil, secret
+		}
 		return nil, err
 	}
+	return textLines(fmt.Sprintf("file %q", name), string(data))
+}
+
+// textLines returns the lines of a text, without comments. where names it in errors.
+func textLines(where, text string) ([]fileLine, error) {
 	var lines []fileLine
 	n := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(text) {
 		n++
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			lines = append(lines, fileLine{n, line})
 		}
 	}
-	if err := notPublic(string(data)); err != nil {
-		return nil, fmt.Errorf("file %q: %w", name, err)
+	if err := notPublic(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	return lines, nil
 }

@@ -162,17 +162,18 @@ func verifyHost(ctx context.Context, o verifyOptions, name string) error {
 	defer closeAgent()
 	job.Keys = keys
 	if len(job.HostKeys) == 0 {
-		if job.KnownHosts, err = o.knownHostsFiles(); err != nil {
+		files, err := o.knownHostsFiles()
+		if err != nil {
 			return err
+		}
+		if job.KnownHosts, err = readKnownHosts(files...); err != nil {
+			return withHints(err, "--known-hosts FILE names another file")
 		}
 	}
 
 	report, err := verify.Run(ctx, job)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
-	}
-	if errors.Is(err, verify.ErrKnownHosts) {
-		return withHints(err, "--known-hosts FILE names another file")
 	}
 	if perr := printReport(o, report); perr != nil {
 		return perr

@@ -94,9 +94,9 @@ func Greet(ctx context.Context, t Target, timeout time.Duration) (Greeting, erro
 	case errors.Is(err, ErrUnreachable):
 		return g, err
 	case errors.Is(bad, errHello):
-		return g, fmt.Errorf("host %q %w", t.Addr(), ErrNotSSH)
-	case hungUp(err) && h.version == "":
-		return g, fmt.Errorf("host %q: %w: %s", t.Addr(), ErrUnreachable, hungUpEarly)
+		return g, r.notSSH(h)
+	case hungUp(err):
+		return g, r.hungUpError(err, h)
 	}
 	return g, r.unreachable(context.Background(), err)
 }
@@ -141,7 +141,7 @@ func (g Greeting) Shown(hostKeys []string) error {
 	if len(hostKeys) == 0 {
 		return fmt.Errorf("%w: it names no host key, and the server has shown %s", ErrHostKey, g.HostKey())
 	}
-	if _, err := (trust{card: hostKeys}).judge("", nil, g.key); err != nil {
+	if _, err := (trust{card: hostKeys}).judge("", g.key); err != nil {
 		return fmt.Errorf("%w: %w, and the server has shown %s", ErrHostKey, err, g.HostKey())
 	}
 	return nil

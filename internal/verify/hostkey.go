@@ -4,6 +4,7 @@
 package verify
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -12,11 +13,7 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 )
-
-// ErrKnownHosts means that a known_hosts file cannot be read.
-var ErrKnownHosts = errors.New("known_hosts")
 
 // errOtherHostKey ends a connection to a server that is not the expected one.
 var errOtherHostKey = errors.New("another host key")
@@ -24,25 +21,12 @@ var errOtherHostKey = errors.New("another host key")
 // trust is what host keys are compared with.
 type trust struct {
 	card  []string // entries "type SHA256:FINGERPRINT ..."
-	known ssh.HostKeyCallback
-}
-
-func newTrust(card, files []string) (trust, error) {
-	t := trust{card: card}
-	if len(card) > 0 || len(files) == 0 {
-		return t, nil
-	}
-	known, err := knownhosts.New(files...)
-	if err != nil {
-		return t, fmt.Errorf("%w: %w", ErrKnownHosts, err)
-	}
-	t.known = known
-	return t, nil
+	known *KnownHosts
 }
 
 // judge says what knows a key: "card", "known_hosts", or nothing. The error is
 // for a key that is not the expected one, and says which is.
-func (t trust) judge(host string, remote net.Addr, key ssh.PublicKey) (by string, err error) {
+func (t trust) judge(host string, key ssh.PublicKey) (by string, err error) {
 	if len(t.card) > 0 {
 		var want []string
 		for _, entry := range t.card {
@@ -60,19 +44,20 @@ func (t trust) judge(host string, remote net.Addr, key ssh.PublicKey) (by string
 	if t.known == nil {
 		return "", nil
 	}
-	err = t.known(host, remote, key)
-	if err == nil {
-		return "known_hosts", nil
+	if r, ok := t.known.Revoked(key); ok {
+		return "", fmt.Errorf("revoked by %q, line %d", r.File, r.Line)
 	}
-	if revoked := new(knownhosts.RevokedError); errors.As(err, &revoked) {
-		return "", fmt.Errorf("revoked by %q, line %d", revoked.Revoked.Filename, revoked.Revoked.Line)
-	}
-	if mismatch := new(knownhosts.KeyError); !errors.As(err, &mismatch) || len(mismatch.Want) == 0 {
+	keys := t.known.Keys(host)
+	if len(keys) == 0 {
 		return "", nil
-	} else {
-		w := mismatch.Want[0]
-		return "", fmt.Errorf("%q, line %d, has %s %s", w.Filename, w.Line, w.Key.Type(), ssh.FingerprintSHA256(w.Key))
 	}
+	for _, k := range keys {
+		if bytes.Equal(k.Key.Marshal(), key.Marshal()) {
+			return "known_hosts", nil
+		}
+	}
+	k := keys[0]
+	return "", fmt.Errorf("%q, line %d, has %s %s", k.File, k.Line, k.Key.Type(), ssh.FingerprintSHA256(k.Key))
 }
 
 // types are the types of the keys that are known of a host; none: not known.
@@ -83,11 +68,8 @@ func (t trust) types(host string) []string {
 		types = append(types, typ)
 	}
 	if t.known != nil {
-		mismatch := new(knownhosts.KeyError)
-		if errors.As(t.known(host, nowhere{}, nobodysKey{}), &mismatch) {
-			for _, w := range mismatch.Want {
-				types = append(types, w.Key.Type())
-			}
+		for _, k := range t.known.Keys(host) {
+			types = append(types, k.Key.Type())
 		}
 	}
 	slices.Sort(types)
@@ -125,8 +107,8 @@ func (t trust) algorithms(host string, weak bool) []string {
 }
 
 // checkHostKey is the callback of every connection. The first one makes the row.
-func (r *run) checkHostKey(host string, remote net.Addr, key ssh.PublicKey) error {
-	by, err := r.trust.judge(host, remote, key)
+func (r *run) checkHostKey(host string, _ net.Addr, key ssh.PublicKey) error {
+	by, err := r.trust.judge(host, key)
 	shown := key.Type() + " " + ssh.FingerprintSHA256(key)
 	first := r.report.HostKey == nil
 	if first {
@@ -160,16 +142,3 @@ func rsaBits(key ssh.PublicKey) int {
 	}
 	return 0
 }
-
-// nobodysKey is a key that no file has, to be told which it has.
-type nobodysKey struct{}
-
-func (nobodysKey) Type() string                        { return "nobody" }
-func (nobodysKey) Marshal() []byte                     { return []byte("nobody") }
-func (nobodysKey) Verify([]byte, *ssh.Signature) error { return errOtherHostKey }
-
-// nowhere is the address of no connection.
-type nowhere struct{}
-
-func (nowhere) Network() string { return "tcp" }
-func (nowhere) String() string  { return "0.0.0.0:0" }

@@ -16,6 +16,7 @@ import (
 // version, and the algorithms it offers. x/crypto/ssh keeps the latter to
 // itself.
 type hello struct {
+	before                   []string // the first lines of a server that has not said its version
 	version                  string
 	kex, hostKeys            []string
 	clientCiphers, ciphers   []string // client to server, server to client
@@ -37,6 +38,7 @@ const (
 	maxPacket    = 35000 // RFC 4253 section 6.1
 	msgKexInit   = 20    // RFC 4250 section 4.1.2
 	maxAlgorithm = 64    // RFC 4251 section 6
+	maxBefore    = 3     // lines ahead of the version that are kept
 	maxHello     = maxLines*maxVersion + maxPacket
 )
 
@@ -47,6 +49,15 @@ func parseHello(b []byte) (hello, error) {
 	var h hello
 	for range maxLines {
 		line, rest, ok := bytes.Cut(b, []byte("\n"))
+		if ok && len(line) < maxVersion && bytes.HasPrefix(line, []byte("SSH-")) {
+			h.version, h.before = strings.TrimSuffix(string(line), "\r"), nil
+			b = rest
+			break
+		}
+		// Lines ahead of the version are allowed.
+		if text := strings.TrimSpace(string(line[:min(len(line), maxVersion)])); text != "" && len(h.before) < maxBefore {
+			h.before = append(h.before, text)
+		}
 		if len(line) >= maxVersion {
 			return h, errHello
 		}
@@ -54,11 +65,6 @@ func parseHello(b []byte) (hello, error) {
 			return h, errShort
 		}
 		b = rest
-		// Lines ahead of the version are allowed.
-		if bytes.HasPrefix(line, []byte("SSH-")) {
-			h.version = strings.TrimSuffix(string(line), "\r")
-			break
-		}
 	}
 	if !strings.HasPrefix(h.version, "SSH-2.0-") && !strings.HasPrefix(h.version, "SSH-1.99-") {
 		return h, errHello

@@ -67,6 +67,7 @@ type dialogue struct {
 	then       []string // methods that it wanted after the key
 	prompts    []string
 	said       string // by the server, with the prompt
+	parting    string // by the server as it hung up, for people
 	unexpected bool   // a prompt that is no place for a code
 }
 
@@ -128,7 +129,8 @@ func (r *run) login(ctx context.Context, keys []ssh.Signer, code string) (dialog
 			return nil, errEnough
 		},
 	}
-	err := r.connect(ctx, cfg, &recorder{})
+	rec := &recorder{}
+	err := r.connect(ctx, cfg, rec)
 	negotiation := new(ssh.AlgorithmNegotiationError)
 	switch {
 	case err == nil:
@@ -142,10 +144,12 @@ func (r *run) login(ctx context.Context, keys []ssh.Signer, code string) (dialog
 	case errors.Is(err, ErrUnreachable):
 		return d, err
 	case hungUp(err) && d.sent != sentNothing:
-		// A refusal, and no more.
+		if said := parting(err, hello{}); said != "" { // a refusal, and no more
+			d.parting = "; the server hung up and said " + said
+		}
 	case hungUp(err):
-		return d, fmt.Errorf("host %q: %w: the server hung up at once, as it does after too many failures from here (PerSourcePenalties)",
-			r.Target.Addr(), ErrUnreachable)
+		h, _ := rec.hello()
+		return d, r.hungUpError(err, h)
 	default:
 		return d, r.unreachable(context.Background(), err)
 	}
@@ -160,7 +164,7 @@ func (r *run) keyRow(d dialogue) {
 	case d.in && d.sent == sentKey:
 		r.wrong(rowKeyAlone, "in", "the key alone opens this account, from here")
 	case !d.keyTaken:
-		r.wrong(rowKeyAlone, "out, the key is not taken", "it is none of this account, or there were too many others before it")
+		r.wrong(rowKeyAlone, "out, the key is not taken", "it is none of this account, or there were too many others before it"+d.parting)
 	case !slices.Equal(d.then, []string{keyboardInteractive}):
 		r.wrong(rowKeyAlone, "out, wants "+list(d.then), "")
 	default:
@@ -259,9 +263,9 @@ func (r *run) refused(row string, d dialogue, otherwise string) {
 // words is what the server said with the prompt.
 func (d dialogue) words() string {
 	if d.said == "" {
-		return ""
+		return d.parting
 	}
-	return fmt.Sprintf("; the server says %+.200q", d.said)
+	return fmt.Sprintf("; the server says %+.200q", d.said) + d.parting
 }
 
 func quoted(prompts []string) string {

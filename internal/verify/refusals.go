@@ -178,20 +178,22 @@ func (p *probe) conclude(err error, h hello, bad error) error {
 		}
 		return err
 	case errors.Is(bad, errHello):
-		return fmt.Errorf("host %q %w", p.Target.Addr(), ErrNotSSH)
+		return p.notSSH(h)
 	case hungUp(err) && p.greeted:
 		// That is a refusal as well: of this and of whatever would follow.
-		p.ok(refusals[p.step].row, "out, the server hung up")
+		seen := "out, the server hung up"
+		if said := parting(err, h); said != "" {
+			seen += " and said " + said
+		}
+		p.ok(refusals[p.step].row, seen)
 		p.skipRefusals("the server takes no more attempts on a connection")
-	case hungUp(err) && h.version == "":
-		return fmt.Errorf("host %q: %w: %s", p.Target.Addr(), ErrUnreachable, hungUpEarly)
+	case hungUp(err):
+		return p.hungUpError(err, h)
 	default:
 		return p.unreachable(context.Background(), err)
 	}
 	return nil
 }
-
-const hungUpEarly = "the server hung up before it said anything; it does so when it has too many connections or failures from here (MaxStartups, PerSourcePenalties): wait some minutes"
 
 // offered makes the rows about what the server offers.
 func (r *run) offered(h hello, err error) {

@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,9 +62,9 @@ type Options struct {
 	Timeout time.Duration // of one attempt; 0 is DefaultTimeout
 
 	// What the host key is compared with: the entries of a card ("type
-	// SHA256:FINGERPRINT ..."), or, where there are none, files as known_hosts.
+	// SHA256:FINGERPRINT ..."), or, where there are none, known_hosts.
 	HostKeys   []string
-	KnownHosts []string
+	KnownHosts *KnownHosts // may be nil
 
 	// Keys returns the caller's login keys, best first. It is called once, when
 	// the host key is known to be right; nil: the caller has none.
@@ -95,7 +96,7 @@ type run struct {
 // Run makes the table. Rows that cannot be tried say why.
 //
 // Errors are ErrUnreachable, ErrNotSSH and ErrAlgorithms, with a report of what was seen until
-// then, ErrKnownHosts, the context's, and those of Keys, Code and Wrong. That a
+// then, the context's, and those of Keys, Code and Wrong. That a
 // row is wrong is no error: see Report.Result.
 func Run(ctx context.Context, o Options) (Report, error) { return runWith(ctx, o, func(*pace) {}) }
 
@@ -109,12 +110,11 @@ func runWith(ctx context.Context, o Options, change func(*pace)) (Report, error)
 	r := &run{Options: o, addr: o.Target.Addr(), pace: newPace()}
 	change(&r.pace)
 	r.report = newReport(o.Target)
-	trust, err := newTrust(o.HostKeys, o.KnownHosts)
-	if err != nil {
-		return r.report, err
+	r.trust = trust{card: o.HostKeys}
+	if len(o.HostKeys) == 0 {
+		r.trust.known = o.KnownHosts
 	}
-	r.trust = trust
-	err = r.all(ctx)
+	err := r.all(ctx)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -196,6 +196,56 @@ func hungUp(err error) bool {
 	return strings.Contains(text, "ssh: disconnect") || strings.HasSuffix(text, "EOF") ||
 		strings.Contains(text, "connection reset") || strings.Contains(text, "broken pipe") ||
 		strings.Contains(text, "forcibly closed") || strings.Contains(text, "was aborted")
+}
+
+// hungUpError is for a server that has hung up before it has answered anything.
+func (r *run) hungUpError(err error, h hello) error {
+	const penalty = "it does so when it has too many connections or failures from here (MaxStartups, PerSourcePenalties): wait some minutes"
+	said := parting(err, h)
+	switch {
+	case said == "":
+		said = "the server hung up before it said anything; " + penalty
+		if h.version != "" {
+			said = "the server hung up at once; " + penalty
+		}
+	case strings.Contains(said, "Not allowed at this time") || strings.Contains(said, "Exceeded MaxStartups"):
+		said = "the server hung up and said " + said + "; " + penalty
+	default:
+		said = "the server hung up and said " + said
+	}
+	return fmt.Errorf("host %q: %w: %s", r.Target.Addr(), ErrUnreachable, said)
+}
+
+// notSSH is the error for a server that speaks something else.
+func (r *run) notSSH(h hello) error {
+	err := fmt.Errorf("host %q %w", r.Target.Addr(), ErrNotSSH)
+	said := h.before
+	if strings.HasPrefix(h.version, "SSH-1.") {
+		said = []string{h.version}
+	}
+	if len(said) > 0 {
+		err = fmt.Errorf("%w: it said %+.200q", err, strings.Join(said, " "))
+	}
+	return err
+}
+
+// parting is what a server said before it hung up, quoted; empty if nothing: the text of
+// its disconnect message (RFC 4253 section 11.1), or the lines that it sent instead of
+// a version.
+func parting(err error, h hello) string {
+	const mark = "ssh: disconnect, reason "
+	if _, text, ok := strings.Cut(err.Error(), mark); ok {
+		_, quoted, _ := strings.Cut(text, ": ")
+		if quoted, err := strconv.QuotedPrefix(quoted); err == nil {
+			if said, err := strconv.Unquote(quoted); err == nil && strings.TrimSpace(said) != "" {
+				return fmt.Sprintf("%+.200q", strings.TrimSpace(said))
+			}
+		}
+	}
+	if len(h.before) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%+.200q", strings.Join(h.before, " "))
 }
 
 // list writes the methods of a server, quoted where they are no plain names.

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,13 +110,8 @@ func TestIPv6(t *testing.T) {
 	key := newKey(t)
 	h := &house{key: key.PublicKey(), code: theCode}
 	s := listenOn(t, l, h.serve)
-	name := filepath.Join(t.TempDir(), "known_hosts")
-	line := knownhosts.Line([]string{knownhosts.Normalize(s.target.Addr())}, s.signer.PublicKey())
-	if err := os.WriteFile(name, []byte(line+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	o := options(s, key)
-	o.HostKeys, o.KnownHosts = nil, []string{name}
+	o.HostKeys, o.KnownHosts = nil, knownHosts(t, s, s.signer.PublicKey(), "")
 	o.Target, err = ParseTarget(s.target.String())
 	if err != nil || o.Target != s.target {
 		t.Fatalf("%+v, %v", o.Target, err)
@@ -167,19 +160,21 @@ func TestKeyWithoutCode(t *testing.T) {
 	}
 }
 
+// knownHosts has a line for a server.
+func knownHosts(t *testing.T, s *server, key ssh.PublicKey, marker string) *KnownHosts {
+	t.Helper()
+	k, err := ReadKnownHosts(knownFile(t, marker+knownhosts.Line([]string{s.target.Addr()}, key)+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // Neither key nor code goes to a server that nobody knows, or to another one.
 func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	key := newKey(t)
 	other := newKey(t).PublicKey()
-	known := func(t *testing.T, s *server, key ssh.PublicKey, marker string) []string {
-		name := filepath.Join(t.TempDir(), "known_hosts")
-		line := marker + knownhosts.Line([]string{knownhosts.Normalize(s.target.Addr())}, key)
-		if err := os.WriteFile(name, []byte(line+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return []string{name}
-	}
 	tests := []struct {
 		name   string
 		change func(*testing.T, *server, *Options)
@@ -194,14 +189,17 @@ func TestHostKeys(t *testing.T) {
 			o.HostKeys = []string{"ecdsa-sha2-nistp256 " + ssh.FingerprintSHA256(other)}
 		}, StatusWrong, ""},
 		{"known_hosts", func(t *testing.T, s *server, o *Options) {
-			o.HostKeys, o.KnownHosts = nil, known(t, s, s.signer.PublicKey(), "")
+			o.HostKeys, o.KnownHosts = nil, knownHosts(t, s, s.signer.PublicKey(), "")
 		}, StatusOK, "known_hosts"},
 		{"another in known_hosts", func(t *testing.T, s *server, o *Options) {
-			o.HostKeys, o.KnownHosts = nil, known(t, s, other, "")
+			o.HostKeys, o.KnownHosts = nil, knownHosts(t, s, other, "")
 		}, StatusWrong, ""},
 		{"revoked in known_hosts", func(t *testing.T, s *server, o *Options) {
-			o.HostKeys, o.KnownHosts = nil, known(t, s, s.signer.PublicKey(), "@revoked ")
+			o.HostKeys, o.KnownHosts = nil, knownHosts(t, s, s.signer.PublicKey(), "@revoked ")
 		}, StatusWrong, ""},
+		{"a CA of another key in known_hosts", func(t *testing.T, s *server, o *Options) {
+			o.HostKeys, o.KnownHosts = nil, knownHosts(t, s, other, "@cert-authority ")
+		}, StatusNotTried, ""},
 		{"unknown", func(_ *testing.T, _ *server, o *Options) { o.HostKeys = nil }, StatusNotTried, ""},
 	}
 	for _, tt := range tests {
@@ -393,6 +391,63 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
+// What a server says before it hangs up is in the error, quoted.
+func TestPartingWords(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		serve  func(*server, net.Conn)
+		err    error
+		says   string // in the error
+		advice bool   // to wait
+	}{
+		"nothing":                 {func(*server, net.Conn) {}, ErrUnreachable, "", true},
+		"a penalty":               {says("Not allowed at this time\r\n", drained), ErrUnreachable, `"Not allowed at this time"`, true},
+		"too many connections":    {says("Exceeded MaxStartups\r\n", drained), ErrUnreachable, `"Exceeded MaxStartups"`, true},
+		"a reason":                {says("\r\nYour address is blocked.\r\nCall 555.\r\n", drained), ErrUnreachable, `"Your address is blocked. Call 555."`, false},
+		"without the end of line": {says("refused by tcpd", drained), ErrUnreachable, `"refused by tcpd"`, false},
+		"control characters":      {says("\x1b[2Jhello\n", drained), ErrUnreachable, `"\x1b[2Jhello"`, false},
+		"a lot":                   {says(strings.Repeat("blah blah\n", 1000), drained), ErrUnreachable, `"blah blah blah blah blah blah"`, false},
+		"after its version":       {says("SSH-2.0-Odd\r\n", drained), ErrUnreachable, "", true},
+		"another protocol":        {says("220 mail.example ESMTP\r\n"+strings.Repeat("x", 300)+"\n", drained), ErrNotSSH, `"220 mail.example ESMTP xxx`, false},
+		"version 1":               {says("SSH-1.5-Old\r\n", drained), ErrNotSSH, `"SSH-1.5-Old"`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := listen(t, tt.serve)
+			_, err := Run(t.Context(), options(s, newKey(t)))
+			_, greeted := Greet(t.Context(), s.target, time.Minute)
+			for call, err := range map[string]error{"Run": err, "Greet": greeted} {
+				if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) || len(err.Error()) > 400 {
+					t.Errorf("%s: %v; want %s", call, err, tt.says)
+				}
+				if err != nil && strings.Contains(err.Error(), "wait some minutes") != tt.advice {
+					t.Errorf("%s: %v; the advice to wait: %t", call, err, !tt.advice)
+				}
+			}
+		})
+	}
+	// x/crypto has no value for a disconnect message, only this text.
+	h := &house{key: newKey(t).PublicKey(), maxTries: 1}
+	r, err := Run(t.Context(), options(listen(t, h.serve), newKey(t)))
+	if err != nil || !slices.ContainsFunc(r.Rows, func(row Row) bool {
+		return strings.HasPrefix(row.Seen, "out, the server hung up and said ") && strings.Contains(row.Seen, "too many authentication failures")
+	}) {
+		t.Errorf("%+v, %v", r.Rows, err)
+	}
+	for text, want := range map[string]string{
+		"ssh: disconnect, reason 2: \"Too many authentication failures\"":  `"Too many authentication failures"`,
+		"ssh: handshake failed: ssh: disconnect, reason 11: \"bye\\r\\n\"": `"bye"`,
+		"ssh: disconnect, reason 2: \"\"":                                  "",
+		"ssh: disconnect, reason 2: \"" + strings.Repeat("a", 500) + "\"":  `"` + strings.Repeat("a", 200) + `"`,
+		"ssh: disconnect, reason 2: \"cut":                                 "",
+		"EOF":                                                              "",
+	} {
+		if got := parting(errors.New(text), hello{}); got != want {
+			t.Errorf("%s: %s; want %s", text, got, want)
+		}
+	}
+}
+
 // A server that stops in the middle leaves what was seen before.
 func TestHangsAtTheCode(t *testing.T) {
 	t.Parallel()
@@ -442,7 +497,7 @@ func TestShortHostKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := &run{report: newReport(Target{}), trust: trust{card: []string{"ssh-rsa " + ssh.FingerprintSHA256(key)}}}
-		if err := r.checkHostKey("", nowhere{}, key); err != nil || r.report.status(rowHostKey) != want {
+		if err := r.checkHostKey("", nil, key); err != nil || r.report.status(rowHostKey) != want {
 			t.Errorf("%d bits: %v, %s, want %s", bits, err, r.report.status(rowHostKey), want)
 		}
 	}
@@ -477,9 +532,6 @@ func TestCallersErrors(t *testing.T) {
 				t.Errorf("%v, %s", err, r.Result)
 			}
 		})
-	}
-	if _, err := Run(t.Context(), Options{KnownHosts: []string{filepath.Join(t.TempDir(), "none")}}); !errors.Is(err, ErrKnownHosts) {
-		t.Errorf("known_hosts that is missing: %v", err)
 	}
 }
 
