@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -152,14 +153,20 @@ func TestHTTPAnswers(t *testing.T) {
 		{"429 with a date", nil, 429, map[string]string{"Retry-After": "Fri, 02 Jan 2026 04:04:05 GMT", "Date": "Fri, 02 Jan 2026 03:04:05 GMT"}, "", []error{ErrStatus}, true, time.Hour},
 		{"500", nil, 500, nil, "", []error{ErrStatus}, false, 0},
 		{"503", nil, 503, map[string]string{"Retry-After": "60"}, "", []error{ErrStatus}, false, time.Minute},
-		{"409", nil, 409, nil, "", []error{ErrTaken}, true, 0},
+		{"409", nil, 409, nil, "", []error{ErrStatus}, true, 0},
 		{"412", nil, 412, nil, "", []error{ErrTaken}, true, 0},
-		{"403", nil, 403, nil, "", []error{ErrTaken}, true, 0},
+		{"412 of S3", nil, 412, map[string]string{"Content-Type": xml}, "<Error><Code>PreconditionFailed</Code></Error>", []error{ErrTaken}, true, 0},
+		{"403", nil, 403, nil, "", []error{ErrStatus}, true, 0},
+		{"403 with a pause", nil, 403, map[string]string{"Retry-After": "60"}, "", []error{ErrStatus}, true, time.Minute},
+		{"403 of a firewall", nil, 403, map[string]string{"Content-Type": "text/html"}, "<h1>blocked</h1><Code>BlobAlreadyExists</Code>", []error{ErrStatus}, true, 0},
+		{"403 of Vault", nil, 403, map[string]string{"Content-Type": "application/json"}, `{"errors":["permission denied"]}`, []error{ErrStatus}, true, 0},
 		{"403 of S3, a clock", nil, 403, map[string]string{"Content-Type": xml}, "<?xml?><Error><Code>RequestTimeTooSkewed</Code><Message>secretpath</Message></Error>", []error{ErrClock}, true, 0},
-		{"403 of S3, expired", nil, 403, map[string]string{"Content-Type": xml}, "<Error><Code>AccessDenied</Code></Error>", []error{ErrClosed}, true, 0},
 		{"403 of Azure, there already", nil, 403, map[string]string{"X-Ms-Error-Code": "UnauthorizedBlobOverwrite"}, "", []error{ErrTaken}, true, 0},
-		{"403 of Azure, expired", nil, 403, map[string]string{"X-Ms-Error-Code": "AuthenticationFailed"}, "", []error{ErrClosed}, true, 0},
-		{"403 that tells its own stories", nil, 403, map[string]string{"Content-Type": xml}, "<Code>secretpath/secretquery</Code>", []error{ErrTaken}, true, 0},
+		{"409 of Azure, there already", nil, 409, map[string]string{"X-Ms-Error-Code": "BlobAlreadyExists"}, "", []error{ErrTaken}, true, 0},
+		{"409 of Alibaba, there already", nil, 409, map[string]string{"Content-Type": xml}, "<Error><Code>FileAlreadyExists</Code></Error>", []error{ErrTaken}, true, 0},
+		{"409 of Azure, a lease", nil, 409, map[string]string{"X-Ms-Error-Code": "LeaseAlreadyPresent"}, "", []error{ErrStatus}, true, 0},
+		{"403 that tells its own stories", nil, 403, map[string]string{"Content-Type": xml}, "<Code>secretpath/secretquery</Code>", []error{ErrStatus}, true, 0},
+		{"404 with such a name", nil, 404, map[string]string{"X-Ms-Error-Code": "BlobAlreadyExists"}, "", []error{ErrStatus}, true, 0},
 		{"redirect elsewhere", nil, 307, map[string]string{"Location": "https://other.example/x"}, "", []error{ErrElsewhere}, true, 0},
 		{"redirect to another port", nil, 308, map[string]string{"Location": "https://" + serverName + ":8443/x"}, "", []error{ErrElsewhere}, true, 0},
 		{"redirect to no TLS", nil, 307, map[string]string{"Location": "http://" + serverName + "/x"}, "", []error{ErrElsewhere}, true, 0},
@@ -396,6 +403,53 @@ func TestHTTPWriteOnce(t *testing.T) {
 	}
 }
 
+// An answer that passes never ends the tries: not at first, where it is not
+// tampering, and not after an attempt that was cut.
+func TestHTTPPassingRefusals(t *testing.T) {
+	for _, refusal := range []struct {
+		code    int
+		service string
+	}{
+		{409, ""}, {409, "ConditionalRequestConflict"}, {409, "OperationAborted"}, {409, "BucketAlreadyExists"},
+		{403, ""}, {403, "AccessDenied"}, {403, "SignatureDoesNotMatch"}, {403, "RequestTimeTooSkewed"}, {403, "ServerBusy"},
+		{400, ""}, {404, "NoSuchBucket"}, {429, ""}, {503, "SlowDown"},
+	} {
+		for _, cut := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d %s, cut before: %v", refusal.code, refusal.service, cut), func(t *testing.T) {
+				p := newPanel(t)
+				requests := 0
+				p.then(func(w http.ResponseWriter, _ *http.Request) {
+					requests++
+					switch {
+					case cut && requests == 1:
+						c, _, err := w.(http.Hijacker).Hijack()
+						must(t, err)
+						c.Close()
+					case requests <= 3:
+						w.Header().Set("Content-Type", "application/xml")
+						w.WriteHeader(refusal.code)
+						fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", refusal.service)
+					}
+				})
+				m := newMachine(t, policy.RequireAny)
+				m.e.Jitter = "0s"
+				ready(t, m.box, aliceID, "alice")
+				o := m.options()
+				o.routes = []route{{Channel: p.channel(), deadline: time.Minute, network: true}}
+				for i, want := range []string{Failed, Failed, Failed, Delivered} {
+					if _, err := Run(t.Context(), m.tg, &m.e, o); err != nil {
+						t.Fatal(err)
+					}
+					if a := m.attempt(aliceID, p.channel().Name()); a.State != want {
+						t.Fatalf("after %d passes: %+v, want %s", i+1, a, want)
+					}
+					m.clock = m.clock.Add(2 * longestPause)
+				}
+			})
+		}
+	}
+}
+
 // Nothing of the channel's secrets is printed, whatever prints it.
 func TestHTTPName(t *testing.T) {
 	p := newPanel(t)
@@ -420,8 +474,8 @@ func TestCheckHTTP(t *testing.T) {
 			t.Errorf("%q: %v", u, err)
 		}
 	}
-	if !slices.IsSorted(refusals) {
-		t.Error("refusals are not sorted")
+	if !slices.IsSorted(occupied) {
+		t.Error("occupied is not sorted")
 	}
 }
 

@@ -129,13 +129,12 @@ func (w *web) judge(resp *http.Response) error {
 	case code == http.StatusForbidden && service == "RequestTimeTooSkewed":
 		// It passes when the clock has been set, so that it is never the last word.
 		return Unsent(Later(fmt.Errorf("answer %s: %w; it says %s", said, ErrClock, w.now().UTC().Format(time.RFC3339)), pause))
-	case code == http.StatusForbidden && slices.Contains(refusals, service):
-		return Unsent(Later(fmt.Errorf("answer %s: %w; look at the credentials in URL and headers, and at this machine's clock, which says %s",
-			said, ErrClosed, w.now().UTC().Format(time.RFC3339)), pause))
-	case code == http.StatusForbidden && service == "":
-		return Unsent(Later(fmt.Errorf("answer %s: %w, or the credentials are wrong or have expired, or this machine's clock is wrong", said, ErrTaken), pause))
-	case code == http.StatusPreconditionFailed, code == http.StatusConflict, code == http.StatusForbidden:
+	case code == http.StatusPreconditionFailed,
+		(code == http.StatusConflict || code == http.StatusForbidden) && slices.Contains(occupied, service):
 		return Unsent(Later(fmt.Errorf("answer %s: %w", said, ErrTaken), pause))
+	case code == http.StatusForbidden:
+		return Unsent(Later(fmt.Errorf("answer %s: %w; check the credentials in URL and headers, firewalls on the way, and this machine's clock, which says %s",
+			said, ErrStatus, w.now().UTC().Format(time.RFC3339)), pause))
 	}
 	err := Later(fmt.Errorf("answer %s: %w", said, ErrStatus), pause)
 	return unlessUnclear(code, err)
@@ -150,11 +149,11 @@ func unlessUnclear(code int, err error) error {
 	return Unsent(err)
 }
 
-// refusals are the names that storage services give to a 403 which has nothing
-// to do with what is there already: a signed URL that has expired, a signature of
-// something else.
-var refusals = []string{
-	"AccessDenied", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "InvalidAccessKeyId", "RequestExpired", "SignatureDoesNotMatch",
+// occupied are the names that storage services give to a 403 or 409 because the object
+// exists. Any other 403 or 409 passes: a second request at the same moment
+// (ConditionalRequestConflict, OperationAborted), a signature, a firewall on the way.
+var occupied = []string{
+	"BlobAlreadyExists", "BlobImmutableDueToPolicy", "FileAlreadyExists", "FileImmutable", "ObjectAlreadyExists", "ResourceAlreadyExists", "UnauthorizedBlobOverwrite",
 }
 
 // serviceCode returns the name that S3 and Azure have for an error, from their

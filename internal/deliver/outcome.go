@@ -21,11 +21,6 @@ var (
 	// errForeign beside ErrTaken means that what is there has been seen, and is not
 	// what we have tried to put there.
 	errForeign = errors.New("and it is not this card")
-
-	// ErrClosed means that nothing can be written to the place. After an attempt of
-	// our own that may be so because the envelope is there; without one it says
-	// nothing of others.
-	ErrClosed = errors.New("nothing can be written there")
 )
 
 // unsent is an error after which the other end certainly has not got the

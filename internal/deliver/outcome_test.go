@@ -21,7 +21,7 @@ import (
 var (
 	errCut  = errors.New("cut")
 	taken   = Unsent(fmt.Errorf("answer 412: %w", ErrTaken))
-	closed  = Unsent(fmt.Errorf("answer 403: %w", ErrClosed))
+	passing = Unsent(fmt.Errorf("answer 409 ConditionalRequestConflict: %w", ErrStatus))
 	clock   = Unsent(fmt.Errorf("answer 403: %w", ErrClock))
 	nothing = Unsent(errors.New("refused"))
 )
@@ -37,8 +37,9 @@ func TestTaken(t *testing.T) {
 		{"after a try that got nowhere", []error{nothing, taken}, []string{Failed, Tampered}},
 		{"after one that may have arrived", []error{errCut, taken}, []string{Failed, Unconfirmed}},
 		{"after that and one that got nowhere", []error{errCut, nothing, taken}, []string{Failed, Failed, Unconfirmed}},
-		{"closed at the first try", []error{closed, closed, nil}, []string{Failed, Failed, Delivered}},
-		{"closed after one that may have arrived", []error{errCut, closed}, []string{Failed, Unconfirmed}},
+		{"refused at the first try", []error{passing, passing, nil}, []string{Failed, Failed, Delivered}},
+		{"refused after one that may have arrived", []error{errCut, passing, nil}, []string{Failed, Failed, Delivered}},
+		{"refused between that and the proof", []error{errCut, passing, taken}, []string{Failed, Failed, Unconfirmed}},
 		{"a clock after that", []error{errCut, clock, nil}, []string{Failed, Failed, Delivered}},
 		// What somebody else has left there is not ours because we have tried since.
 		{"and then cut", []error{taken, errCut, taken}, []string{Tampered, Tampered, Tampered}},

@@ -311,7 +311,7 @@ func (p *pass) attempt(ctx context.Context, c route, item Item, r *Receipt) erro
 		a.State, a.Next, a.Error, a.Unclear = Delivered, time.Time{}, "", false
 	case err == nil:
 		a.State, a.Next, a.Error, a.Unclear = Offered, time.Time{}, "", false
-	case own && (errors.Is(err, ErrTaken) || errors.Is(err, ErrClosed)):
+	case own && errors.Is(err, ErrTaken):
 		a.State = Unconfirmed
 		if c.look() == nil {
 			a.Next = time.Time{}

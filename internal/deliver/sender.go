@@ -143,7 +143,6 @@ type sendReply struct {
 	Error   string        `json:"error,omitempty"`
 	Taken   bool          `json:"taken,omitempty"`
 	Foreign bool          `json:"foreign,omitempty"`
-	Closed  bool          `json:"closed,omitempty"`
 	Unsent  bool          `json:"unsent,omitempty"`
 	Later   time.Duration `json:"later,omitempty"`
 }
@@ -163,7 +162,6 @@ func replyTo(err error) sendReply {
 		Error:   clip(err.Error()),
 		Taken:   errors.Is(err, ErrTaken),
 		Foreign: errors.Is(err, errForeign),
-		Closed:  errors.Is(err, ErrClosed),
 		Unsent:  !maySent(err),
 		Later:   wish(err),
 	}
@@ -186,7 +184,7 @@ func parseReply(data []byte) error {
 	for _, k := range []struct {
 		set bool
 		err error
-	}{{a.Taken, ErrTaken}, {a.Foreign, errForeign}, {a.Closed, ErrClosed}} {
+	}{{a.Taken, ErrTaken}, {a.Foreign, errForeign}} {
 		if k.set {
 			r.is = append(r.is, k.err)
 		}

@@ -55,7 +55,6 @@ func TestSenderReply(t *testing.T) {
 		"later":         Later(ErrStatus, 90*time.Second),
 		"unsent, later": Unsent(Later(ErrStatus, time.Minute)),
 		"taken":         Unsent(fmt.Errorf("answer 412: %w", ErrTaken)),
-		"closed":        Unsent(fmt.Errorf("answer 403: %w", ErrClosed)),
 		"foreign":       Unsent(fmt.Errorf("%w, %w", ErrTaken, errForeign)),
 	} {
 		data, jerr := json.Marshal(replyTo(err))
@@ -64,7 +63,7 @@ func TestSenderReply(t *testing.T) {
 		if (got == nil) != (err == nil) || got != nil && got.Error() != err.Error() {
 			t.Errorf("%s: %v, want %v", name, got, err)
 		}
-		for _, is := range []error{ErrTaken, ErrClosed, errForeign} {
+		for _, is := range []error{ErrTaken, errForeign} {
 			if errors.Is(got, is) != errors.Is(err, is) {
 				t.Errorf("%s: is %v: %v", name, is, errors.Is(got, is))
 			}

@@ -247,7 +247,7 @@ func TestServe(t *testing.T) {
 	again := request{path: "/web-1/" + aliceID, header: with("X-Token", token, "X-Totp-User", "alice"), body: alice}
 	p.expect(again, 200, frame.OK(alice))
 	again.body = bob
-	p.expect(again, 409, frame.Err(frame.WordExists))
+	p.expect(again, 412, frame.Err(frame.WordExists))
 	if got := p.stored("web-1/alice-" + aliceID + ".age"); !bytes.Equal(got, alice) {
 		t.Error("overwritten")
 	}
@@ -726,7 +726,7 @@ func TestServeRace(t *testing.T) {
 	wg.Wait()
 	stored := string(p.stored("c/" + aliceID + ".age"))
 	for body, statuses := range seen {
-		if body == stored && (statuses[201] != 1 || statuses[200] != 9) || body != stored && statuses[409] != 10 {
+		if body == stored && (statuses[201] != 1 || statuses[200] != 9) || body != stored && statuses[412] != 10 {
 			t.Errorf("statuses %v", seen)
 		}
 	}

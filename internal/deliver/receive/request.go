@@ -41,7 +41,7 @@ var statuses = map[frame.Word]int{
 	frame.WordLimit: http.StatusInsufficientStorage,
 	frame.WordStore: http.StatusInternalServerError,
 
-	frame.WordExists: http.StatusConflict,
+	frame.WordExists: http.StatusPreconditionFailed,
 }
 
 // ServeHTTP takes one envelope.
