@@ -5,6 +5,8 @@ package deliver
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,18 +96,23 @@ func (o *Outbox) Write(m Meta, envelope, compact []byte) error {
 	if frame.ArmoredSize(len(envelope)) > frame.MaxPayload {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(envelope))
 	}
-	meta, err := json.Marshal(m)
+	r := record{Meta: m, SHA256: map[string]string{}}
+	files := map[string][]byte{envelopeFile: envelope}
+	if compact != nil {
+		files[compactFile] = compact
+	}
+	for name, data := range files {
+		r.SHA256[name] = digest(data)
+	}
+	meta, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
+	files[metaFile] = append(meta, '\n')
 	if err := o.prepare(); err != nil {
 		return err
 	}
 	tmp := path.Join(target.Staged, tmpPrefix+m.ID)
-	files := map[string][]byte{metaFile: append(meta, '\n'), envelopeFile: envelope}
-	if compact != nil {
-		files[compactFile] = compact
-	}
 	if err := o.t.Create(tmp, files); err != nil {
 		return errors.Join(fmt.Errorf("outbox: stage %q: %w", m.ID, err), o.t.RemoveAll(tmp))
 	}
@@ -246,25 +253,30 @@ func (o *Outbox) ids(dir string) (map[string]bool, error) {
 }
 
 // Envelope returns a ready envelope, a binary age file. The error is
-// [fs.ErrNotExist] if there is none.
+// [fs.ErrNotExist] if there is none, or it is damaged.
 func (o *Outbox) Envelope(id string) ([]byte, error) {
-	if err := frame.CheckID(id); err != nil {
-		return nil, err
-	}
-	return o.t.ReadFile(path.Join(target.Ready, id, envelopeFile))
+	return o.read(id, envelopeFile)
 }
 
 // Compact returns the card of a ready envelope in its compact form, a binary age
 // file of its own, or nil if there is none.
 func (o *Outbox) Compact(id string) ([]byte, error) {
-	if err := frame.CheckID(id); err != nil {
-		return nil, err
-	}
-	b, err := o.t.ReadFile(path.Join(target.Ready, id, compactFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := o.read(id, compactFile)
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 		return nil, nil
 	}
 	return b, err
+}
+
+func (o *Outbox) read(id, name string) ([]byte, error) {
+	if err := frame.CheckID(id); err != nil {
+		return nil, err
+	}
+	r, err := o.record(target.Ready, id)
+	if err != nil {
+		return nil, err
+	}
+	return o.content(target.Ready, r, name)
 }
 
 const (
@@ -330,7 +342,8 @@ func (o *Outbox) remove(dir, id string) error {
 	return o.t.RemoveAll(tmp)
 }
 
-// list returns the whole entries of dir and the names of the damaged ones.
+// list returns the whole entries of dir and the names of the damaged ones. The error is
+// about entries that could not be read, which may be whole.
 func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
 	entries, err := o.t.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -339,6 +352,7 @@ func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	var faults []error
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tmpPrefix) {
 			continue
@@ -347,8 +361,10 @@ func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !o.t.Exists(path.Join(dir, e.Name())):
 			// Withdrawn or promoted since the directory was read.
-		case err != nil:
+		case errors.Is(err, errDamaged), errors.Is(err, ErrID):
 			damaged = append(damaged, e.Name())
+		case err != nil:
+			faults = append(faults, err)
 		default:
 			metas = append(metas, m)
 		}
@@ -359,36 +375,89 @@ func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
 		}
 		return metas[i].ID < metas[j].ID
 	})
-	return metas, damaged, nil
+	return metas, damaged, errors.Join(faults...)
 }
 
-var errDamaged = errors.New("damaged entry in the outbox")
+var errDamaged = errors.New("damaged envelope; if status shows card-lost, make a new card with: totp-agent reset USER")
 
+// record is the content of meta.json: the envelope's description and the SHA-256 of each
+// of its files, in hex. Versions before the hashes wrote none.
+type record struct {
+	Meta
+	SHA256 map[string]string `json:"sha256,omitempty"`
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// record reads meta.json. The error is errDamaged if its content is invalid.
+func (o *Outbox) record(dir, id string) (record, error) {
+	data, err := o.t.ReadFile(path.Join(dir, id, metaFile))
+	if err != nil {
+		return record{}, asDamage(err)
+	}
+	var r record
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&r); err != nil {
+		return record{}, errors.Join(errDamaged, err)
+	}
+	if err := r.valid(); err != nil {
+		return record{}, errors.Join(errDamaged, err)
+	}
+	if r.ID != id {
+		return record{}, errDamaged
+	}
+	for name := range r.SHA256 {
+		if name != envelopeFile && name != compactFile {
+			return record{}, errDamaged
+		}
+	}
+	return r, nil
+}
+
+// content reads a file of an entry. The error is errDamaged if it is not the one that was
+// stored, and [fs.ErrNotExist] if there never was one.
+func (o *Outbox) content(dir string, r record, name string) ([]byte, error) {
+	want, known := r.SHA256[name]
+	data, err := o.t.ReadFile(path.Join(dir, r.ID, name))
+	switch {
+	case known && errors.Is(err, fs.ErrNotExist):
+		return nil, errors.Join(errDamaged, err)
+	case err != nil:
+		return nil, err
+	case len(data) == 0, known && digest(data) != want:
+		return nil, errDamaged
+	}
+	return data, nil
+}
+
+// meta returns the description of an entry that is whole.
 func (o *Outbox) meta(dir, id string) (Meta, error) {
 	if err := frame.CheckID(id); err != nil {
 		return Meta{}, err
 	}
-	data, err := o.t.ReadFile(path.Join(dir, id, metaFile))
+	r, err := o.record(dir, id)
 	if err != nil {
 		return Meta{}, err
 	}
-	var m Meta
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(&m); err != nil {
-		return Meta{}, errors.Join(errDamaged, err)
+	for _, name := range []string{envelopeFile, compactFile} {
+		_, err := o.content(dir, r, name)
+		switch {
+		case err == nil, name == compactFile && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged):
+		default:
+			return Meta{}, asDamage(err)
+		}
 	}
-	if err := m.valid(); err != nil {
-		return Meta{}, errors.Join(errDamaged, err)
+	return r.Meta, nil
+}
+
+// asDamage adds errDamaged to an error of reading a file that will not pass. After any
+// other, the file may be whole.
+func asDamage(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, target.ErrNotRegular) || errors.Is(err, target.ErrTooLarge) {
+		return errors.Join(errDamaged, err)
 	}
-	if m.ID != id {
-		return Meta{}, errDamaged
-	}
-	fi, err := o.t.Stat(path.Join(dir, id, envelopeFile))
-	if err != nil {
-		return Meta{}, err
-	}
-	if !fi.Mode().IsRegular() || fi.Size() == 0 {
-		return Meta{}, errDamaged
-	}
-	return m, nil
+	return err
 }

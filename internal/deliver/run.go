@@ -113,7 +113,7 @@ func Run(ctx context.Context, t *target.Target, e *policy.Effective, o Options) 
 	}
 	p.to = o.routes
 	if p.to == nil {
-		p.err = box.makeKey(e.Channels)
+		p.fail(box.makeKey(e.Channels))
 		p.to, err = routes(e.Channels, t)
 		p.fail(err)
 		if o.Sender != nil {
@@ -138,7 +138,7 @@ type pass struct {
 	late   map[string]bool // channels that used up their deadline in this pass
 	waited bool            // for the first try of a network channel
 	sum    Summary
-	err    error
+	errs   []error
 }
 
 // A parcel is an envelope in this pass.
@@ -152,9 +152,8 @@ type parcel struct {
 func (p *pass) run(ctx context.Context) (Summary, error) {
 	metas, damaged, err := p.box.list(target.Ready)
 	p.fail(err)
-	for _, name := range damaged {
-		p.fail(fmt.Errorf("%s/%.64q: %w", target.Ready, name, errDamaged))
-	}
+	p.fail(p.dropDamaged(damaged))
+	p.fail(p.box.sweep())
 	if len(metas) > 0 && len(p.to) == 0 {
 		p.fail(ErrNoChannel)
 	}
@@ -180,7 +179,7 @@ func (p *pass) run(ctx context.Context) (Summary, error) {
 			p.count(q)
 		}
 	}
-	return p.sum, p.err
+	return p.sum, errors.Join(p.errs...)
 }
 
 // parcel reads what is known of an envelope.
@@ -205,7 +204,9 @@ func (p *pass) parcel(m Meta) *parcel {
 }
 
 func (p *pass) fail(err error) {
-	p.err = errors.Join(p.err, err)
+	if err != nil {
+		p.errs = append(p.errs, err)
+	}
 }
 
 // send makes the due attempts for one envelope, by the channels of one kind.
@@ -247,9 +248,11 @@ func (p *pass) due(c route, q *parcel) bool {
 		return false
 	case q.receipt.Has(c.Name()):
 		return p.Again && !c.Acknowledged()
+	case p.Again:
+		return true
 	case q.receipt.state(q.to, p.policy.Require) == Delivered:
 		return false
-	case p.Again || a.Boot != p.boot:
+	case a.Boot != p.boot:
 		return true
 	}
 	// A clock that was set back must not postpone an attempt.

@@ -208,17 +208,6 @@ func TestRunDamagedReceipt(t *testing.T) {
 	}
 }
 
-func TestRunDamagedEnvelope(t *testing.T) {
-	c := acked("a")
-	m := newMachine(t, policy.RequireAny, c)
-	ready(t, m.box, aliceID, "alice")
-	targettest.Put(t, m.tg, target.Ready+"/"+bobID+"/"+metaFile, "{", 0o600)
-	s, err := Run(t.Context(), m.tg, &m.e, m.options())
-	if !errors.Is(err, errDamaged) || s.Delivered != 1 {
-		t.Errorf("%+v, %v", s, err)
-	}
-}
-
 func TestRunLocked(t *testing.T) {
 	c := acked("a")
 	m := newMachine(t, policy.RequireAny, c)

@@ -283,13 +283,24 @@ func (r *run) forgetReceipts() error {
 
 // withdraw takes envelopes out of the outbox, staged and ready.
 func (r *run) withdraw(which func(deliver.Meta) bool) error {
+	staged, ready, err := r.outbox.IDs()
+	if err != nil {
+		return err
+	}
 	for _, box := range []struct {
+		ids    map[string]bool
 		list   func() ([]deliver.Meta, error)
 		remove func(deliver.Meta) error
-	}{{r.outbox.Staged, func(m deliver.Meta) error { return r.outbox.Discard(m.ID) }}, {r.outbox.Ready, r.retire}} {
+	}{{staged, r.outbox.Staged, func(m deliver.Meta) error { return r.outbox.Discard(m.ID) }}, {ready, r.outbox.Ready, r.retire}} {
 		metas, err := box.list()
 		if err != nil {
 			return err
+		}
+		whole := ids(metas)
+		for id := range box.ids {
+			if !whole[id] {
+				metas = append(metas, deliver.Meta{ID: id}) // damaged: nothing else of it is known
+			}
 		}
 		for _, m := range metas {
 			if !which(m) {

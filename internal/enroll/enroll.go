@@ -128,8 +128,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 	defer unlock()
-	// A power cut may have left half a state file beside the whole one.
-	if err := r.t.Sweep(target.PAMStateDir); err != nil {
+	if err := r.sweep(); err != nil {
 		return st, err
 	}
 

@@ -110,6 +110,20 @@ func (r *run) accountGone(exists map[string]target.User, name string, m otp.Mark
 // errCardLost is said of a user whose secret is live and whose card is gone.
 var errCardLost = errors.New("the card of this enrollment was never delivered and is gone; make a new one with: totp-agent reset")
 
+// sweep removes what a run that was killed, or a power cut, has left: files that were not
+// renamed yet, and envelopes that were being stored or removed. Deliveries sweep what they
+// write themselves.
+func (r *run) sweep() error {
+	errs := []error{r.outbox.Sweep()}
+	for _, dir := range []string{target.StateDir, target.CloudInstance, target.Etc} {
+		errs = append(errs, r.t.SweepOlder(dir, time.Minute)) // other commands write there too
+	}
+	if err := errors.Join(errs...); err != nil {
+		fmt.Fprintf(r.Log, "enroll: sweep: %v\n", err) // litter keeps no user from an enrollment
+	}
+	return r.t.Sweep(target.PAMStateDir)
+}
+
 // removeOld removes the PAM module's temporary file of a login that died. That
 // of a login in progress is no older than a moment.
 func (r *run) removeOld(file string) error {
