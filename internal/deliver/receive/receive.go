@@ -77,6 +77,7 @@ type Options struct {
 	Once int
 
 	frameTime time.Duration // how long a frame may take
+	stale     time.Duration // the age of what is swept
 	mostOfOne int           // connections of one address
 	tune      func(*group)
 	write     func(f *os.File, data []byte) error
@@ -107,6 +108,9 @@ func receive(ctx context.Context, o Options, run func(*receiver, context.Context
 	if o.write == nil {
 		o.write = writeAll
 	}
+	if o.stale == 0 {
+		o.stale = staleTime
+	}
 	if err := prepare(o.Dir, syncDir); err != nil {
 		return err
 	}
@@ -125,8 +129,15 @@ func receive(ctx context.Context, o Options, run func(*receiver, context.Context
 	if r.hooks, err = newHooks(o.Hook, r.logf); err != nil {
 		return err
 	}
+	sweeping := make(chan struct{})
+	go func() {
+		keepSwept(ctx, o.Dir, o.Socket, o.stale)
+		close(sweeping)
+	}()
 	err = run(r, ctx)
 	r.hooks.wait()
+	cancel(nil)
+	<-sweeping
 	if context.Cause(ctx) == errDone {
 		return nil
 	}
@@ -258,12 +269,12 @@ func listen(ctx context.Context, socket string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	private, err := os.MkdirTemp(filepath.Dir(socket), ".t*") // mode 0700; short, since a path of a socket has room for 107 bytes
+	private, err := os.MkdirTemp(filepath.Dir(socket), socketPrefix+"*") // mode 0700
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(private)
-	made := filepath.Join(private, "s")
+	made := filepath.Join(private, socketName)
 	l, err := new(net.ListenConfig).Listen(ctx, "unix", made)
 	if err != nil {
 		return nil, err
@@ -275,6 +286,12 @@ func listen(ctx context.Context, socket string) (net.Listener, error) {
 	}
 	return &namedListener{Listener: l, name: socket}, nil
 }
+
+// Where the socket is made. Both are short, since a path of a socket has room for 107 bytes.
+const (
+	socketPrefix = ".t"
+	socketName   = "s"
+)
 
 // namedListener removes its socket when it is closed. Each call of Close returns
 // when the socket is gone, whichever was first.

@@ -685,23 +685,66 @@ func TestDir(t *testing.T) {
 	}
 }
 
-func TestStaleTemporaries(t *testing.T) {
-	h := &host{t: t, Options: Options{Dir: t.TempDir()}}
-	for name, age := range map[string]time.Duration{".tmp-old": 2 * staleTime, ".tmp-new": 0, "other": 2 * staleTime} {
-		p := filepath.Join(h.Dir, name)
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		then := time.Now().Add(-age)
-		if err := os.Chtimes(p, then, then); err != nil {
+// What receivers that were killed have left goes once it is old enough, also while a
+// receiver runs that was started at once. Nothing else does.
+func TestSweep(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no modes")
+	}
+	base := t.TempDir()
+	dir := filepath.Join(base, "envelopes")
+	socket := filepath.Join(base, "sock")
+	for _, d := range []string{dir, filepath.Join(dir, tmpPrefix+"dir"), filepath.Join(base, ".t123"), filepath.Join(base, ".t45"), filepath.Join(base, ".tmp"), filepath.Join(base, ".t"), filepath.Join(base, ".t678")} {
+		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := prepare(h.Dir, syncDir); err != nil {
+	if err := os.Chmod(filepath.Join(base, ".t678"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(h.files(), " "); got != ".tmp-new other" {
-		t.Errorf("files %q", got)
+	l, err := net.Listen("unix", filepath.Join(base, ".t123", "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	for _, name := range []string{"envelopes/.tmp-1", "envelopes/tmp-1", "envelopes/.tmp", ".t9", ".t45/file"} {
+		if err := os.WriteFile(filepath.Join(base, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() string {
+		var names []string
+		filepath.WalkDir(base, func(p string, _ fs.DirEntry, err error) error {
+			if rel, _ := filepath.Rel(base, p); err == nil && p != base && rel != "sock" {
+				names = append(names, rel)
+			}
+			return nil
+		})
+		return strings.Join(names, " ")
+	}
+	before := left()
+	sweep(dir, socket, time.Hour)
+	if got := left(); got != before {
+		t.Errorf("swept what is young: left %s", got)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Options{Socket: socket, Listen: true, Dir: dir, stale: 100 * time.Millisecond})
+	}()
+	const want = ".t .t45 .t45/file .t678 .t9 .tmp envelopes envelopes/.tmp envelopes/.tmp-dir envelopes/tmp-1"
+	for deadline := time.Now().Add(time.Minute); left() != want && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := left(); got != want {
+		t.Errorf("left %s, want %s", got, want)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

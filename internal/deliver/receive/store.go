@@ -10,8 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
 )
@@ -19,10 +17,7 @@ import (
 // errExists means that another envelope of that name has been stored.
 var errExists = errors.New("another envelope of that name is there")
 
-const (
-	tmpPrefix = ".tmp-"
-	staleTime = time.Hour
-)
+const tmpPrefix = ".tmp-"
 
 // store is the directory of the envelopes.
 type store struct {
@@ -142,8 +137,7 @@ func makeDir(dir string, sync func(dir string) error) error {
 	return sync(parent)
 }
 
-// prepare makes the directory, or checks the one that is there, and removes
-// what a receiver that was killed left in it.
+// prepare makes the directory, or checks the one that is there.
 func prepare(dir string, sync func(dir string) error) error {
 	if err := makeDir(filepath.Clean(dir), sync); err != nil {
 		return err
@@ -154,19 +148,6 @@ func prepare(dir string, sync func(dir string) error) error {
 	}
 	if !fi.IsDir() || !ours(fi) {
 		return fmt.Errorf("directory %q has mode %v: %w", dir, fi.Mode(), ErrDir)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), tmpPrefix) {
-			continue
-		}
-		// A fresh one may be of another receiver that is at work.
-		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > staleTime {
-			os.Remove(filepath.Join(dir, e.Name()))
-		}
 	}
 	return nil
 }
