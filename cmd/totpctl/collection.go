@@ -32,16 +32,24 @@ type collection struct {
 
 	seen   map[[sha256.Size]byte]bool
 	faults int
+	whole  int // findings that are whole
+	bare   int // bytes of those in bare base64
+}
+
+// file is the binary age file of a finding, or what it has instead.
+func (f finding) file() []byte {
+	file, err := seal.Dearmor(f.sealed)
+	if err != nil {
+		return f.sealed
+	}
+	return file
 }
 
 func (c *collection) add(f finding) {
 	if c.full {
 		return
 	}
-	file, err := seal.Dearmor(f.sealed)
-	if err != nil {
-		file = f.sealed
-	}
+	file := f.file()
 	// What is no age file will not open either, and is listed as damaged then.
 	hopeless := f.fault != nil || !bytes.HasPrefix(file, []byte(binaryIntro))
 	sum := sha256.Sum256(file)
@@ -59,6 +67,12 @@ func (c *collection) add(f finding) {
 			c.seen = map[[sha256.Size]byte]bool{}
 		}
 		c.seen[sum] = true
+		switch {
+		case f.form == formBase64:
+			c.bare += len(file)
+		case !hopeless:
+			c.whole++
+		}
 	}
 	c.found = append(c.found, f)
 }

@@ -63,13 +63,19 @@ const (
 
 // findEnvelopes finds the envelopes in an input of any kind: a binary age file,
 // armored ones amid any text or in one line of JSON, console blocks in a captured
-// log, and, where there is none of these, the bare base64 of size-limited channels.
+// log, and, where there is none of these, the bare base64 of size-limited channels;
+// all of them also inside JSON, HTML, quoted-printable and base64.
 // Envelopes that occur twice are returned once. Where a hostile input holds more
 // than can be looked at, the last finding says so, with the fault errTooMany.
 func findEnvelopes(input []byte) []finding {
 	if trimmed := bytes.TrimLeft(input, " \t\r\n"); bytes.HasPrefix(trimmed, []byte(binaryIntro+"\n")) {
 		return []finding{{form: "age file", sealed: trimmed}}
 	}
+	return findText(input, nestedLevels).found
+}
+
+// search finds the envelopes in a text as it is.
+func search(input []byte) collection {
 	var c collection
 	for _, find := range []func([]byte, *collection){findConsole, findArmored, findRunOn} {
 		find(input, &c)
@@ -78,7 +84,7 @@ func findEnvelopes(input []byte) []finding {
 		// The lines of a console block hold base64 too, so this comes last.
 		findBase64(input, &c)
 	}
-	return c.found
+	return c
 }
 
 func findConsole(input []byte, c *collection) {
@@ -123,7 +129,10 @@ func findArmored(input []byte, c *collection) {
 		}
 		text, same := strings.CutPrefix(text, prefix)
 		text = strings.TrimLeft(text, " \t")
-		if !same {
+		switch {
+		case strings.Contains(text, armorEnd):
+			text = armorEnd // without the quotes or tags that may follow
+		case !same:
 			text = withoutOther(text)
 		}
 		block.sealed = append(append(block.sealed, text...), '\n')
@@ -146,11 +155,10 @@ func findArmored(input []byte, c *collection) {
 // withoutOther takes off what a line of armor begins with where it is not what the
 // first one began with: the base64 has no blanks.
 func withoutOther(text string) string {
-	if strings.HasSuffix(text, armorEnd) {
-		return armorEnd
-	}
 	return text[strings.LastIndexAny(text, " \t")+1:]
 }
+
+const formBase64 = "base64"
 
 // base64Intro is how any base64 of an age file begins.
 const base64Intro = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx"
@@ -228,7 +236,7 @@ func findBase64(input []byte, c *collection) {
 		end = min(end, begin+maxSealed)
 		line += bytes.Count(input[counted:begin], []byte("\n"))
 		counted = begin
-		f := finding{form: "base64", line: line}
+		f := finding{form: formBase64, line: line}
 		text := bytes.Map(func(r rune) rune {
 			if r == '\r' || r == '\n' {
 				return -1
@@ -237,7 +245,7 @@ func findBase64(input []byte, c *collection) {
 		}, unescape(base64File.Find(input[begin:end])))
 		// A cut-off end leaves an envelope that does not authenticate; that is
 		// for the one who opens it to say.
-		text = bytes.TrimRight(text, "=")
+		text, _, _ = bytes.Cut(text, []byte("="))
 		f.sealed = make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
 		n, _ := base64.RawStdEncoding.Decode(f.sealed, text)
 		f.sealed = f.sealed[:n]

@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
+	"mime/quotedprintable"
 	"slices"
 	"strings"
 	"testing"
@@ -191,15 +193,156 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// wrapped breaks a text into lines of n characters.
+func wrapped(text string, n int) string {
+	var b strings.Builder
+	for ; len(text) > n; text = text[n:] {
+		b.WriteString(text[:n] + "\n")
+	}
+	return b.String() + text + "\n"
+}
+
+// quotedPrintable is a text in lines of 76 characters, as mail programs write it.
+func quotedPrintable(text string) string {
+	var b bytes.Buffer
+	w := quotedprintable.NewWriter(&b)
+	_, err := w.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n")))
+	must(errors.Join(err, w.Close()))
+	return b.String()
+}
+
+func base64Of(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+
+// A disguise is what a program makes of the text of an envelope or of a log.
+type disguise struct {
+	name string
+	make func(text string) string
+}
+
+// disguises keep what an envelope in any form consists of.
+func disguises() []disguise {
+	blankEnds := func(blank string) func(string) string {
+		return func(text string) string { return strings.ReplaceAll(text, "\n", blank+"\n") }
+	}
+	inside := func(s string) func(string) string {
+		return func(text string) string { return strings.ReplaceAll(text, "T", "T"+s) }
+	}
+	numeric := strings.NewReplacer("/", "&#47;", "+", "&#43;", "=", "&#61;", " ", "&#160;")
+	hexadecimal := strings.NewReplacer("/", "&#x2F;", "+", "&#x2b;", "=", "&#X3D;", "\n", "&#xa;")
+	named := strings.NewReplacer("/", "&sol;", "+", "&plus;", "=", "&equals;", " ", "&nbsp;", "\n", "&NewLine;")
+	all := strings.NewReplacer("/", `\/`, "+", `\u002B`, "=", `\u003d`, " ", `\u00a0`, "-", `\u002d`)
+	list := []disguise{
+		{"JSON", inJSON},
+		{"JSON with more escapes", func(text string) string { return all.Replace(inJSON(text)) }},
+		{"JSON in JSON with more escapes", func(text string) string { return inJSON(all.Replace(inJSON(text))) }},
+		{"JSON of HTML", func(text string) string { return inJSON(strings.ReplaceAll(text, "\n", "<br>\n")) }},
+		{"JSON with CRLF", func(text string) string { return inJSON(strings.ReplaceAll(text, "\n", "\r\n")) }},
+		{"escapes as in Python", func(text string) string {
+			return "b'" + strings.NewReplacer("\n", `\n`, "+", `\x2b`).Replace(text) + "'"
+		}},
+		{"numeric entities", numeric.Replace},
+		{"hexadecimal entities", hexadecimal.Replace},
+		{"named entities", named.Replace},
+		{"entities twice", func(text string) string { return html.EscapeString(numeric.Replace(text)) }},
+		{"br", blankEnds("<br>")},
+		{"br of XHTML", blankEnds("<br />")},
+		{"br without line ends", func(text string) string { return strings.ReplaceAll(text, "\n", "<BR/>") }},
+		{"escaped br", blankEnds("&lt;br&gt;")},
+		{"paragraphs", func(text string) string {
+			return "<p>" + strings.ReplaceAll(text, "\n", "</p>\n<p class=\"x\">") + "</p>"
+		}},
+		{"table rows", func(text string) string {
+			return "<tr><td>" + strings.ReplaceAll(text, "\n", "</td></tr><tr><td>") + "</td></tr>"
+		}},
+		{"highlighted", func(text string) string {
+			return "<pre>" + strings.ReplaceAll(text, "\n", "</span>\n<span style=\"color: red\">") + "</pre>"
+		}},
+		{"quoted-printable", quotedPrintable},
+		{"quoted-printable of HTML", func(text string) string { return quotedPrintable(numeric.Replace(blankEnds("<br>")(text))) }},
+	}
+	for _, blank := range []string{"\u00a0", "\u2003", "\u202f", "\u3000", "\u200b", "\ufeff", "\xa0"} {
+		list = append(list, disguise{fmt.Sprintf("%q at line ends", blank), blankEnds(blank)})
+	}
+	for _, none := range []string{"\u200b", "\u200c", "\u2060", "\ufeff", "\u00ad", "&shy;", "<wbr>", "<b></b>"} {
+		if none == "&shy;" {
+			none = "&#173;"
+		}
+		list = append(list, disguise{fmt.Sprintf("%q inside", none), inside(none)})
+	}
+	for _, n := range []int{64, 76} {
+		list = append(list, disguise{fmt.Sprintf("base64, wrapped at %d", n), func(text string) string { return wrapped(base64Of(text), n) }})
+	}
+	return append(list,
+		disguise{"base64 in an API's answer", func(text string) string { return `{"InstanceId":"i-0","Output":"` + base64Of(text) + `"}` }},
+		disguise{"base64 in JSON with more escapes", func(text string) string { return all.Replace(`{"buf-b64":"` + base64Of(text) + `"}`) }},
+		disguise{"base64 of base64", func(text string) string { return base64Of(base64Of(text)) }},
+		disguise{"base64 of JSON of base64", func(text string) string { return base64Of(`{"content":"` + base64Of(text) + `"}`) }},
+		disguise{"base64 without =, in YAML", func(text string) string {
+			return "content: " + strings.TrimRight(base64Of(text), "=") + "\nencoding: base64\n"
+		}},
+		disguise{"base64, indented in YAML", func(text string) string {
+			return "content: |\n  " + strings.ReplaceAll(wrapped(base64Of(text), 76), "\n", "\n  ") + "\nencoding: base64\n"
+		}},
+		disguise{"base64, quoted-printable", func(text string) string { return quotedPrintable(base64Of(text)) }},
+	)
+}
+
+// TestFindDisguised: each form of an envelope is found in whatever programs make of text.
+func TestFindDisguised(t *testing.T) {
+	for _, d := range disguises() {
+		for _, form := range []struct{ name, text string }{
+			{"armored", armored(1)}, {"armored, amid text", "hello\n" + armored(2) + "bye\n"}, {"armored, without the last newline", strings.TrimSpace(armored(4))},
+			{"console", "login: \n" + onConsole(sampleID, "alice", 5) + "\n" + onConsole(sampleID2, "bob", 6)},
+		} {
+			t.Run(d.name+"/"+form.name, func(t *testing.T) {
+				want := whole(findEnvelopes([]byte(form.text)))
+				if got := whole(findEnvelopes([]byte(d.make(form.text)))); len(want) == 0 || !slices.Equal(got, want) {
+					t.Errorf("found %d of %d in %.300q", len(got), len(want), d.make(form.text))
+				}
+			})
+		}
+	}
+}
+
+// whole returns the age files of the findings, and an empty text for each that has none.
+func whole(found []finding) []string {
+	var files []string
+	for _, f := range found {
+		if f.whole() {
+			files = append(files, string(f.file()))
+		} else {
+			files = append(files, "")
+		}
+	}
+	return files
+}
+
+// Bare base64 is found also where a program broke it, and where text follows it.
+func TestFindDisguisedBase64(t *testing.T) {
+	for _, input := range []string{
+		quotedPrintable(inBase64(1)), strings.ReplaceAll(inBase64(1), "A", "A\u200b"), "<b>" + inBase64(1) + "</b><br>text",
+		base64Of("{\"password\":\"" + inBase64(1) + "\"}"), strings.ReplaceAll(wrapped(inBase64(1), 60), "\n", "<br>\n"),
+	} {
+		found := findEnvelopes([]byte(input))
+		if !slices.ContainsFunc(found, func(f finding) bool { return bytes.Equal(f.sealed, sample(1)) }) {
+			t.Errorf("not found, but %v, in %.200q", listFindings(found), input)
+		}
+	}
+}
+
 // findSeeds returns inputs of each form that an envelope can have, whole and cut off.
 func findSeeds() []string {
-	return []string{
+	seeds := []string{
 		"", "text\n", "age1abc", string(sample(1)), armored(1), armored(1)[:200], inBase64(1), inBase64(1)[:50],
 		onConsole(sampleID, "alice", 1), onConsole(sampleID, "alice", 1)[:900],
 		"> " + armorBegin, armorBegin + "\n" + armorBegin, armorEnd, "\xff\xfe", "\xff\xfea\x00", "\xef\xbb\xbf" + armored(1),
 		strings.ReplaceAll(armored(1), "\n", "\r\n"), puttyWindow(armored(1), 50),
 		inJSON(armored(1)), inJSON(armored(1))[:200], escaper.Replace(inJSON(inBase64(1))),
 	}
+	for _, d := range disguises() {
+		seeds = append(seeds, d.make(armored(1)))
+	}
+	return seeds
 }
 
 // FuzzFindEnvelopes looks for envelopes in whatever people paste. What is in

@@ -35,6 +35,9 @@ func TestPageFindsTheSame(t *testing.T) {
 		strings.ReplaceAll(armored(1), "\n", "\u00a0 "), broken2(strings.ReplaceAll(armored(1), "\n", " ")+"\n", 100),
 		stamped(armored(1)), strings.ReplaceAll(stamped(armored(1)), ": ", "\t"),
 	}
+	for _, d := range disguises() {
+		inputs = append(inputs, d.make(armored(1)), d.make(onConsole(sampleID, "alice", 5)), d.make(inBase64(1)), d.make("x"+inBase64(2)+"\n"+inBase64(3)))
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, input := range inputs {
 		for range 12 { // damaged in one place

@@ -41,7 +41,7 @@ export function dearmor(bytes) {
 
 /** The binary age file of its base64, whose end may be cut off. */
 export function debase64(text) {
-  text = text.replace(/[\r\n]/g, "").replace(/=+$/, "");
+  text = text.replace(/[\r\n]/g, "").split("=", 1)[0];
   // What is over at the end is less than a byte.
   text = text.slice(0, text.length - (text.length % 4 === 1 ? 1 : 0));
   const whole = text.length - (text.length % 4);

@@ -8,12 +8,13 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { armorBegin, armorEnd, debase64, dearmor, intro } from "./agefile.js";
 import { asUTF8, binary, fromBinary } from "./bytes.js";
 import { decode } from "./console.js";
+import { base64Runs, fromQuotedPrintable, plainText } from "./views.js";
 
 /**
  * Finds the envelopes in an input of any kind: a binary age file, armored ones
  * amid any text or in one line of JSON, console blocks in a captured log, and, where there is none of
- * these, the bare base64 of channels with little room. One that occurs twice is
- * returned once.
+ * these, the bare base64 of channels with little room; all of them also inside JSON,
+ * HTML, quoted-printable and base64. One that occurs twice is returned once.
  *
  * A finding is {form, line, id, user, file, fault}: the form is "age file",
  * "armored", "base64" or "console block"; id and user are what the marks on a
@@ -27,10 +28,81 @@ export function find(input) {
   if (start >= 0 && s.startsWith(intro + "\n", start)) {
     return [finding("age file", 0, { file: bytes.slice(start) })];
   }
-  let found = [...findConsole(bytes), ...findArmored(s), ...findRunOn(s)];
+  return findText(s, nestedLevels);
+}
+
+const nestedLevels = 2; // of base64 in base64
+const maxNested = 64; // that are looked into on each level
+
+/**
+ * The envelopes in a text as it is. If it has more of them once its escapes are
+ * undone, they are found there. Then come those in long base64 inside it.
+ */
+function findText(s, levels) {
+  const raw = search(s);
+  let best = raw;
+  const plain = plainText(s);
+  const printed = plainText(fromQuotedPrintable(s));
+  for (const view of [plain, printed]) {
+    if (view === s) continue;
+    const found = search(view);
+    if (better(found, best)) best = withoutLines(found);
+  }
+  if (better(best, raw)) {
+    // Bare base64 has no end mark, and may have been joined with what follows.
+    const bareOnly = !best.some(isWhole);
+    best = distinct([...best, ...raw.filter((f) => isWhole(f) || (f.form === "base64" && bareOnly))]);
+  }
+  if (levels === 0) return distinct(best);
+  let nested = findNested(plain, levels - 1);
+  if (printed !== plain) {
+    const found = findNested(printed, levels - 1);
+    if (better(found, nested)) nested = found;
+  }
+  return distinct([...best, ...nested]);
+}
+
+/** The envelopes in the long base64 of a text. */
+function findNested(s, levels) {
+  const found = [];
+  let runs = 0;
+  for (const text of base64Runs(s)) {
+    if (++runs > maxNested) break;
+    if (text.startsWith(base64Intro)) continue; // an envelope itself
+    found.push(...withoutLines(findText(binary(debase64(text.replace(/[ \t]/g, ""))), levels)));
+  }
+  return distinct(found);
+}
+
+/** The envelopes in a text as it is. */
+function search(s) {
+  let found = [...findConsole(fromBinary(s)), ...findArmored(s), ...findRunOn(s)];
   // The lines of a console block hold base64 too, so this comes last.
   if (found.length === 0) found = findBase64(s);
   return distinct(found);
+}
+
+/** Whether there are more envelopes, or more of those in bare base64. */
+function better(found, other) {
+  const whole = found.filter(isWhole).length - other.filter(isWhole).length;
+  return whole > 0 || (whole === 0 && bareBytes(found) > bareBytes(other));
+}
+
+function bareBytes(found) {
+  return found.reduce((n, f) => n + (f.form === "base64" ? f.file.length : 0), 0);
+}
+
+/**
+ * Whether a finding is an age file, as far as can be told without a key. Of bare
+ * base64 that cannot be told: it has no end.
+ */
+function isWhole(f) {
+  return f.fault === "" && f.form !== "base64" && f.file !== null && binary(f.file.subarray(0, intro.length)) === intro;
+}
+
+/** Forgets where findings begin: it is not a line of the input. */
+function withoutLines(found) {
+  return found.map((f) => ({ ...f, line: 0 }));
 }
 
 function finding(form, line, more) {
@@ -69,8 +141,8 @@ function findArmored(s) {
     const same = text.startsWith(block.prefix);
     if (same) text = text.slice(block.prefix.length);
     text = text.replace(/^[ \t]+/, "");
-    // Another time, say: the base64 has no blanks.
-    if (!same) text = text.endsWith(armorEnd) ? armorEnd : text.replace(/^.*[ \t]/s, "");
+    if (text.includes(armorEnd)) text = armorEnd; // without the quotes or tags that may follow
+    else if (!same) text = text.replace(/^.*[ \t]/s, ""); // another time, say: the base64 has no blanks
     block.lines.push(text);
     if (text !== armorEnd) return;
     const raw = fromBinary(block.lines.join("\n"));
