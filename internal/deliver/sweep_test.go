@@ -126,9 +126,14 @@ func TestJunk(t *testing.T) {
 	c := acked("a")
 	m := newMachine(t, policy.RequireAny, c)
 	ready(t, m.box, aliceID, "alice")
-	for i := range 20000 {
-		must(t, os.WriteFile(filepath.Join(m.tg.Root(), target.Ready, fmt.Sprintf("core.%d", i)), nil, 0o600))
+	for _, dir := range []string{target.Ready, target.Staged, target.Receipts, target.Envelopes} {
+		must(t, m.tg.Mkdir(dir, 0o700))
+		for i := range 20000 {
+			must(t, os.WriteFile(filepath.Join(m.tg.Root(), dir, fmt.Sprintf("core.%d", i)), nil, 0o600))
+		}
 	}
+	began := time.Now()
+	defer func() { t.Logf("the pass took %v", time.Since(began)) }()
 	if s := m.run(); s.Delivered != 1 || s.Envelopes != 1 {
 		t.Errorf("%+v", s)
 	}
