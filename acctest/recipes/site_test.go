@@ -15,7 +15,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -258,7 +257,14 @@ func (m *machine) reseal() []byte {
 	if err != nil {
 		m.Fatal(err)
 	}
-	targettest.Put(m, m.tg, path.Join(target.Ready, m.id, "envelope.age"), string(sealed), 0o600)
+	box := deliver.OpenOutbox(m.tg)
+	ready, err := box.Ready()
+	if err != nil || len(ready) != 1 {
+		m.Fatalf("ready: %v, %v", ready, err)
+	}
+	if err := errors.Join(box.Withdraw(m.id), box.Stage(ready[0], sealed, nil), box.Promote(m.id)); err != nil {
+		m.Fatal(err)
+	}
 	return sealed
 }
 
