@@ -347,6 +347,8 @@ func (o *Outbox) list(dir string) (metas []Meta, damaged []string, err error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !o.t.Exists(path.Join(dir, e.Name())):
 			// Withdrawn or promoted since the directory was read.
+		case target.IsFault(err):
+			return nil, nil, err
 		case err != nil:
 			damaged = append(damaged, e.Name())
 		default:

@@ -105,6 +105,9 @@ func (r *run) adopt() (bool, error) {
 	var name string
 	err = r.eachState(func(n, file string) error {
 		state, err := readState(r.t, n)
+		if target.IsFault(err) {
+			return err
+		}
 		if err != nil || state.Mark.ID != have.Adopt {
 			return nil
 		}
@@ -198,6 +201,9 @@ func boundIdentity(t *target.Target) (Identity, error) {
 	var found Identity
 	for _, e := range entries {
 		state, err := readState(t, e.Name())
+		if target.IsFault(err) {
+			return Identity{}, err
+		}
 		if err != nil {
 			continue
 		}

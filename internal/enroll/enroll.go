@@ -163,7 +163,10 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 	accounts = append(accounts, r.directoryAccounts(ctx, accounts)...)
-	people := r.people(accounts)
+	people, err := r.people(accounts)
+	if err != nil {
+		return st, err
+	}
 	errs := []error{r.everyone(ctx, people, mayEnroll, st)}
 	if mayEnroll {
 		errs = append(errs, r.leftovers(accounts, people, st), r.letGo(ctx))
@@ -285,7 +288,9 @@ func (r *run) label(ctx context.Context, dir string) error {
 	return nil
 }
 
-// LoadPolicy reads the three layers. A layer that is not there is none.
+// LoadPolicy reads the three layers. A missing layer is skipped, and one with mistakes is
+// refused. A layer that cannot be read now, by a fault of the machine, is an error: without
+// it, cards would be sealed to the recipients of the layers below.
 func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	image, err := readOwn(t, target.ImagePolicy)
 	if err != nil {
@@ -293,9 +298,17 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	}
 	texts, files := map[policy.Layer][]byte{}, map[policy.Layer]string{}
 	var refused []RefusedLayer
-	if !staleLayers(t) {
+	stale, err := staleLayers(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !stale {
 		for _, c := range carriers {
-			if texts[c.layer], files[c.layer], err = c.read(t); err != nil {
+			texts[c.layer], files[c.layer], err = c.readPatiently(t)
+			if target.IsFault(err) {
+				return nil, refused, fmt.Errorf("%s layer: %w: %w", c.layer, err, errLayerUnread)
+			}
+			if err != nil {
 				refused = append(refused, RefusedLayer{Layer: string(c.layer), Error: err.Error()})
 			}
 		}
@@ -317,10 +330,25 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 // staleLayers reports whether the layers on disk were written for an instance
 // that this machine is not: cloud-init has named one once, and the present
 // identity is the machine's own.
-func staleLayers(t *target.Target) bool {
+func staleLayers(t *target.Target) (bool, error) {
 	have, err := readBound(t)
-	return err == nil && strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
+	if err != nil || !strings.HasPrefix(have.Identity, kindMachine) {
+		return false, err
+	}
+	return exists(t, target.CloudDataInstanceID)
 }
+
+// exists reports whether name is there. A fault is an error: it says neither.
+func exists(t *target.Target, name string) (bool, error) {
+	_, err := t.Lstat(name)
+	if target.IsFault(err) {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+// errLayerUnread is about a layer that may be there and whole.
+var errLayerUnread = errors.New("the layer cannot be read now, so no user is enrolled; correct the disk, then run: totp-agent enroll")
 
 // errPolicy marks errors of the image's policy: wrong use, not a fault.
 var errPolicy = errors.New("policy")

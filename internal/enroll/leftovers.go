@@ -42,6 +42,9 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			return nil
 		}
 		state, err := readState(r.t, name)
+		if target.IsFault(err) {
+			return err
+		}
 		if err == nil && state.Mark.ID != "" {
 			if gone := r.accountGone(exists, name, state.Mark); gone != "" {
 				fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is %s\n", name, gone)

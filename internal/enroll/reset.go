@@ -136,6 +136,9 @@ func (r *run) person(ctx context.Context, user string, recipients []string) (per
 		return person{}, fmt.Errorf("%w: %w", errDirectory, err)
 	}
 	keys, err := r.t.LoginKeys(account)
+	if unread := keysUnread(err); unread != nil {
+		return person{}, unread
+	}
 	if err != nil {
 		fmt.Fprintf(r.Log, "reset: %s: %v\n", user, err)
 	}

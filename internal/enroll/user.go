@@ -45,6 +45,8 @@ func (r *run) user(p person, u *UserStatus) (*made, error) {
 			u.Enrolled, u.ID, u.Generation, u.Used = true, state.Mark.ID, state.Mark.Generation, state.Used
 			return nil, nil
 		}
+	case target.IsFault(err):
+		return nil, err
 	case !errors.Is(err, fs.ErrNotExist):
 		// The PAM module denies a file that it cannot read, so the user is
 		// locked out: a new enrollment is the way back.
