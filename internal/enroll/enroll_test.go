@@ -314,7 +314,7 @@ func TestWhoIsEnrolled(t *testing.T) {
 			want: map[string]error{"alice": nil},
 		},
 		"listed, of the system": {
-			passwd: "backup:x:105:105::/home/backup:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n",
+			passwd: "root:x:0:0:root:/root:/bin/bash\nbackup:x:105:105::/home/backup:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n",
 			layer:  "version: 1\nusers: [{name: backup, recipients: [" + testRecipient + "]}]\n",
 			want:   map[string]error{"backup": nil, "alice": ErrNoRecipient},
 		},
@@ -582,6 +582,43 @@ func TestAccountGone(t *testing.T) {
 	if ready, err := deliver.OpenOutbox(m.t).Ready(); err != nil || len(ready) > 0 {
 		t.Errorf("ready: %v, %v; want none", ready, err)
 	}
+}
+
+// TestPasswdCut cuts /etc/passwd at each byte, as a power cut or a full disk does: no
+// account is taken for removed.
+func TestPasswdCut(t *testing.T) {
+	m := newMachine(t)
+	whole := m.read(target.Passwd)
+	m.put(target.Shadow, "root:*:19000::::::\nalice:!:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n")
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	contents := []string{strings.Repeat("\x00", len(whole)), "\n", "# no account\n", whole[strings.Index(whole, "daemon"):]}
+	for n := range len(whole) {
+		contents = append(contents, whole[:n])
+	}
+	for _, passwd := range contents {
+		m.put(target.Passwd, passwd)
+		st, err := m.run()
+		if now, err := readState(m.t, "alice"); err != nil || now.Secret != old.Secret {
+			t.Fatalf("%q: %v: alice lost her secret", passwd, err)
+		}
+		if err != nil && !errors.Is(err, target.ErrPasswd) {
+			t.Fatalf("%q: error %v, want %v", passwd, err, target.ErrPasswd)
+		}
+		if n := strings.Count(fmt.Sprint(st.Users), "{alice "); err == nil && n != 1 {
+			t.Errorf("%q: alice is listed %d times", passwd, n)
+		}
+	}
+	m.put(target.Passwd, whole)
+	m.mustRun()
+	if now, c := m.enrolled("alice"); now.Secret != old.Secret || c.Generation != 1 {
+		t.Error("the restored file ended in another enrollment")
+	}
+	// userdel removes both lines.
+	m.setAccount("")
+	m.put(target.Shadow, "root:*:19000::::::\nalice2:!:19000:0:99999:7:::\n")
+	m.mustRun()
+	m.closed("alice")
 }
 
 func TestNotNamedAnyMore(t *testing.T) {
@@ -853,7 +890,7 @@ func FuzzWrittenFile(f *testing.F) {
 // read is said, so these would be.
 func TestReadsWhatItNeeds(t *testing.T) {
 	m := newMachine(t)
-	m.put(target.Passwd, "daemon:x:1:1::"+target.HostnameFile+":/usr/sbin/nologin\nops:x:1002:1002::"+target.HostnameFile+":/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
+	m.put(target.Passwd, "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::"+target.HostnameFile+":/usr/sbin/nologin\nops:x:1002:1002::"+target.HostnameFile+":/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
 	if err := m.t.Mkdir(target.Group, 0o755); err != nil {
 		t.Fatal(err)
 	}

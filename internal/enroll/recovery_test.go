@@ -103,7 +103,7 @@ func TestStoppedWhileEnrolling(t *testing.T) {
 // and the others get one.
 func TestStoppedBetweenUsers(t *testing.T) {
 	m := newMachine(t)
-	m.put("/etc/passwd", "alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n")
+	m.put("/etc/passwd", "root:x:0:0::/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n")
 	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
 	m.stop("written", "")
 	before, err := readState(m.t, "alice")
