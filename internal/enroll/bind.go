@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -28,9 +30,10 @@ type bound struct {
 	Identity string `json:"identity"`
 	From     string `json:"from"`
 
-	// Adopt is the ID of an enrollment that root made on this disk while it was
-	// mounted elsewhere. It is valid at the next boot, once, also where that
-	// boot cannot tell which machine it is: it is the way back in.
+	// Adopt has the IDs, separated by blanks, of enrollments that root made on this disk
+	// while it was mounted elsewhere. They are valid at the next boot, once, also where
+	// that boot cannot tell which machine it is: they are the way back in. An ID is
+	// written before its enrollment is committed, and says nothing without its state file.
 	Adopt string `json:"adopt,omitempty"`
 }
 
@@ -101,32 +104,37 @@ func (r *run) adopt() (bool, error) {
 		return false, nil
 	}
 	r.own()
-	var kept []byte
-	var name string
-	err = r.eachState(func(n, file string) error {
+	adoptable := strings.Fields(have.Adopt)
+	kept := map[string][]byte{}
+	err = r.eachState(func(n, _ string) error {
+		if strings.Contains(n, "~") {
+			return nil // set aside, or the module's temporary file
+		}
 		state, err := readState(r.t, n)
 		if target.IsFault(err) {
 			return err
 		}
-		if err != nil || state.Mark.ID != have.Adopt {
+		if err != nil || !slices.Contains(adoptable, state.Mark.ID) {
 			return nil
 		}
 		state.Mark.Identity = r.here.Identity.String()
-		name = n
-		kept, err = state.Format()
+		kept[n], err = state.Format()
 		return err
 	})
-	if err != nil || kept == nil {
+	if err != nil || len(kept) == 0 {
 		return false, err
 	}
-	// The file first: a crash leaves one that is of this machine, and the mark.
-	if err := r.t.WriteFile(stateFile(name), kept, 0o400); err != nil {
-		return false, err
+	// The files first: a crash leaves some that are of this machine, and the mark.
+	names := slices.Sorted(maps.Keys(kept))
+	for _, name := range names {
+		if err := r.t.WriteFile(path.Join(target.PAMStateDir, name), kept[name], 0o400); err != nil {
+			return false, err
+		}
 	}
 	if err := r.forget(false); err != nil {
 		return false, err
 	}
-	fmt.Fprintf(r.Log, "enroll: identity %s; bound to the machine-id, since root has reset %q on this disk\n", r.here.why, name)
+	fmt.Fprintf(r.Log, "enroll: identity %s; bound to the machine-id, since root has reset %q on this disk\n", r.here.why, names)
 	return true, r.remember()
 }
 

@@ -178,36 +178,58 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	return st, errors.Join(errs...)
 }
 
-// everyone enrolls all who are not enrolled yet, and says in st how each
-// stands.
+// The users of a boot are committed in batches: the unit has a time limit, and on a busy
+// machine the next try continues where the limit has ended this one.
+var (
+	batchSize = 100
+	batchTime = 3 * time.Second
+)
+
+// everyone enrolls all users who are not enrolled yet, and sets the status of each in st.
 func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st *Status) error {
 	users := make([]UserStatus, len(people))
 	why := make([]error, len(people))
-	var ms []*made
+	var batch []*made
+	var began time.Time
+	commit := func() {
+		err := r.finish(ctx, batch)
+		for _, m := range batch {
+			if m.err == nil && !m.ready {
+				m.err = err
+			}
+		}
+		batch = nil
+	}
 	for i, p := range people {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			break
 		}
 		users[i] = UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name)), Remark: r.misfit(p)}
 		if !mayEnroll {
 			why[i] = ErrUnknownID
 			continue
 		}
+		if len(batch) == 0 {
+			began = time.Now()
+		}
 		m, err := r.user(p, &users[i])
 		if why[i] = err; m != nil {
 			users[i].made = m
-			ms = append(ms, m)
+			batch = append(batch, m)
+		}
+		if len(batch) >= batchSize || time.Since(began) > batchTime {
+			commit()
 		}
 	}
-	failed, all := r.finish(ms)
+	commit()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var errs []error
 	for i := range users {
 		u := &users[i]
 		if u.made != nil {
-			why[i] = failed[u.Name]
-			if all != nil {
-				why[i] = all
-			}
+			why[i] = u.made.err
 			u.Enrolled, u.ID, u.Generation = why[i] == nil, u.made.ID, u.made.Generation
 		}
 		switch err := why[i]; {

@@ -153,6 +153,16 @@ func (m *machine) enrolled(user string) (otp.State, card.Card) {
 	if err != nil {
 		m.Fatal(err)
 	}
+	c := m.open(sealed)
+	if c.Secret != state.Secret || !slices.Equal(c.BackupCodes, state.BackupCodes) || c.ID != state.Mark.ID || c.Generation != state.Mark.Generation {
+		m.Errorf("card %s generation %d does not match the state file (%+v)", c.ID, c.Generation, state.Mark)
+	}
+	return state, c
+}
+
+// open opens an envelope to testRecipient.
+func (m *machine) open(sealed []byte) card.Card {
+	m.Helper()
 	id, err := age.ParseX25519Identity(testIdentity)
 	if err != nil {
 		m.Fatal(err)
@@ -165,10 +175,7 @@ func (m *machine) enrolled(user string) (otp.State, card.Card) {
 	if err != nil {
 		m.Fatal(err)
 	}
-	if c.Secret != state.Secret || !slices.Equal(c.BackupCodes, state.BackupCodes) || c.ID != state.Mark.ID || c.Generation != state.Mark.Generation {
-		m.Errorf("card %s generation %d does not match the state file (%+v)", c.ID, c.Generation, state.Mark)
-	}
-	return state, c
+	return c
 }
 
 // closed checks that the user has no state file that PAM would find.

@@ -5,12 +5,14 @@ package enroll
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
 // imageRecipient is whom the image's policy names: the card must not go to it where the
@@ -139,6 +141,158 @@ func TestReadFaultWhenEnrolled(t *testing.T) {
 					t.Errorf("%s, always %v, cache %v: the secret was replaced\n%s", access, always, cache, m.log.String())
 				}
 			}
+		}
+	}
+}
+
+func isChange(op string) bool { return !isRead(op) }
+
+// failAt lets the nth change of a run fail, from 0, and all after it where it is to be as if
+// the process had been killed there. reached reports whether there were so many.
+func (m *machine) failAt(n int, killed bool, err error) (reached func() bool) {
+	i := -1
+	m.t.Fault(func(op, name string) error {
+		if isChange(op) {
+			i++
+		}
+		if isChange(op) && (i == n || killed && i > n) {
+			return err
+		}
+		return nil
+	})
+	return func() bool { return i >= n }
+}
+
+// TestFaultInReset fails each change of a reset, or stops at it, on the running machine and
+// on a mounted disk. There is a result exactly if the old secret is dead, and it has the
+// card of the secret that is live; the next boot keeps what is true, also where it does not
+// know which machine it is.
+func TestFaultInReset(t *testing.T) {
+	for _, where := range []string{"live", "mounted", "mounted, then an unknown identity"} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", where, killed), func(t *testing.T) {
+				dead, alive := 0, 0
+				for n := 0; ; n++ {
+					m := newMachine(t)
+					m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
+					m.mustRun()
+					old, _ := m.enrolled("alice")
+					var bob string
+					if where != "live" {
+						isLive = (*target.Target).Live
+						res, err := m.reset("bob") // whose way back a second reset keeps
+						if err != nil {
+							t.Fatal(err)
+						}
+						bob = res.ID
+					}
+					reached := m.failAt(n, killed, syscall.ENOSPC)
+					res, err := m.reset("alice")
+					m.t.Fault(nil)
+					if !reached() {
+						break
+					}
+					now, errState := readState(m.t, "alice")
+					if errState != nil {
+						t.Fatal(errState)
+					}
+					want := old.Mark.ID
+					if replaced := now.Secret != old.Secret; replaced != (res != nil) {
+						t.Fatalf("change %d: old secret dead %v, result %v, error %v", n, replaced, res, err)
+					}
+					if res == nil {
+						alive++
+						if !target.IsDiskFault(err) {
+							t.Errorf("change %d: error %v", n, err)
+						}
+					} else {
+						dead++
+						want = res.ID
+						if now.Mark.ID != want || m.open(res.Sealed).Secret != now.Secret {
+							t.Fatalf("change %d: the result's card is not that of the live secret", n)
+						}
+						if err == nil && !res.Ready {
+							t.Errorf("change %d: the envelope is not ready, and there is no error", n)
+						}
+					}
+					if strings.Contains(where, "unknown") {
+						m.lose()
+						m.put(target.MachineID, "ffffffffffffffffffffffffffffff00\n")
+					}
+					m.mustRun()
+					if strings.Contains(where, "unknown") {
+						if b, err := readState(m.t, "bob"); err != nil || b.Mark.ID != bob {
+							t.Fatalf("change %d: bob's reset before is lost: %v", n, err)
+						}
+						if res == nil {
+							m.closed("alice")
+							continue
+						}
+					}
+					if now, _ := m.enrolled("alice"); now.Mark.ID != want {
+						t.Errorf("change %d: enrollment %s, want %s", n, now.Mark.ID, want)
+					}
+				}
+				if dead == 0 || alive == 0 {
+					t.Errorf("%d points after the commit, %d before it", dead, alive)
+				}
+			})
+		}
+	}
+}
+
+// TestFaultInRun does the same with the boot of an enrolled machine, of a clone, and of one
+// with a replaced account, with users in several batches.
+func TestFaultInRun(t *testing.T) {
+	restore := batchSize
+	t.Cleanup(func() { batchSize = restore })
+	batchSize = 1
+	const layer = "version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n"
+	for name, change := range map[string]func(m *machine){
+		"first boot": nil,
+		"clone":      func(m *machine) { m.instance("i-2"); m.layer(layer) },
+		"replaced account": func(m *machine) {
+			m.setAccount("alice:x:1005:1005::/home/alice:/bin/bash")
+		},
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", name, killed), func(t *testing.T) {
+				for n := 0; ; n++ {
+					m := newMachine(t)
+					m.layer(layer)
+					old := map[string]otp.State{}
+					if change != nil {
+						m.mustRun()
+						old["alice"], _ = m.enrolled("alice")
+						old["bob"], _ = m.enrolled("bob")
+						change(m)
+					}
+					reached := m.failAt(n, killed, syscall.EIO)
+					_, err := m.run()
+					m.t.Fault(nil)
+					if !reached() {
+						break
+					}
+					between := map[string]otp.State{}
+					for _, user := range []string{"alice", "bob"} {
+						if s, err := readState(m.t, user); err == nil {
+							between[user] = s
+						}
+					}
+					m.mustRun()
+					for _, user := range []string{"alice", "bob"} {
+						now, _ := m.enrolled(user)
+						was, ok := between[user]
+						if ok && was.Secret != old[user].Secret && now.Secret != was.Secret {
+							t.Errorf("change %d, %v: %s got a third secret", n, err, user)
+						}
+						kept := name == "replaced account" && user == "bob" || strings.HasPrefix(name, "identity.json")
+						if got := now.Secret == old[user].Secret; got != kept {
+							t.Errorf("change %d, %v: %s has the old secret: %v, want %v", n, err, user, got, kept)
+						}
+					}
+				}
+			})
 		}
 	}
 }

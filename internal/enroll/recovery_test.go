@@ -124,58 +124,6 @@ func TestStoppedBetweenUsers(t *testing.T) {
 	}
 }
 
-// A write that fails after the state file has its name, at the sync of the
-// directory, say, does not take the envelope away: the file is live, and the
-// next run makes its envelope ready. Failing before it, the envelope goes.
-func TestFailedReset(t *testing.T) {
-	for _, committed := range []bool{true, false} {
-		m := newMachine(t)
-		m.mustRun()
-		old, _ := m.enrolled("alice")
-		o := m.options()
-		o.fill()
-		box := deliver.OpenOutbox(m.t)
-		r := &run{Options: o, t: m.t, outbox: box}
-		_, err := r.resolveIdentity()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.policy, _, err = LoadPolicy(m.t); err != nil {
-			t.Fatal(err)
-		}
-		p, err := r.person(context.Background(), "alice", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := r.make(p, old.Mark)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := box.Stage(e.Meta, e.sealed, nil); err != nil {
-			t.Fatal(err)
-		}
-		if committed {
-			if err := m.t.WriteFile(stateFile("alice"), e.state, 0o400); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := r.abandon("alice", e.ID); err != nil {
-			t.Fatal(err)
-		}
-		if staged, _, err := box.IDs(); err != nil || staged[e.ID] != committed {
-			t.Errorf("committed %v: staged %v, %v", committed, staged, err)
-		}
-		m.mustRun()
-		now, c := m.enrolled("alice")
-		if committed && (now.Mark.ID != e.ID || c.Supersedes != old.Mark.ID) {
-			t.Errorf("the enrollment is %s, which supersedes %q; want %s and %s", now.Mark.ID, c.Supersedes, e.ID, old.Mark.ID)
-		}
-		if !committed && now.Mark.ID != old.Mark.ID {
-			t.Errorf("the enrollment is %s, want the old one", now.Mark.ID)
-		}
-	}
-}
-
 // Stopped anywhere in a clone's first boot, the original's secret is dead
 // and stays dead.
 func TestStoppedInAClone(t *testing.T) {
