@@ -4,9 +4,7 @@
 package enroll
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -103,9 +101,5 @@ func (r *run) recordAccount(name string, s otp.State, now accountID) error {
 // dropReplaced removes the state file of an account that is replaced by one that
 // is not enrolled itself. Its envelope goes with the leftovers.
 func (r *run) dropReplaced(name string) error {
-	err := r.t.Remove(stateFile(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return err
+	return r.removeState(name)
 }

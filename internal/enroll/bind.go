@@ -248,7 +248,7 @@ func (r *run) forget(all bool) error {
 	if err != nil {
 		return err
 	}
-	gone := map[string]bool{}
+	gone, names := map[string]bool{}, map[string]bool{}
 	for _, e := range entries {
 		if !all {
 			state, err := readState(r.t, e.Name())
@@ -260,11 +260,14 @@ func (r *run) forget(all bool) error {
 			}
 			gone[state.Mark.ID] = true
 		}
-		// Durable before its envelope goes.
-		if err := r.t.RemoveAll(path.Join(target.PAMStateDir, e.Name())); err != nil {
-			return err
-		}
-		fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, which was made for another machine\n", e.Name())
+		names[e.Name()] = true
+	}
+	// Durable before its envelope goes.
+	err = r.removeStates(func(name string) bool { return all || names[name] || names[userOf(name)] }, func(name string) {
+		fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, which was made for another machine\n", name)
+	})
+	if err != nil {
+		return err
 	}
 	if !all && len(gone) == 0 {
 		return nil
@@ -330,12 +333,72 @@ func (r *run) retire(m deliver.Meta) error {
 
 // hold sets every PAM state file aside.
 func (r *run) hold() error {
-	return r.eachState(func(name, file string) error {
-		if strings.Contains(name, "~") {
-			return nil
+	return r.untilGone(func(name, file string) (bool, error) {
+		switch {
+		case strings.HasSuffix(name, heldSuffix):
+			return false, nil
+		case strings.Contains(name, "~"):
+			return true, r.t.RemoveAll(file)
 		}
-		return r.t.Rename(file, file+heldSuffix)
+		return true, r.t.Rename(file, file+heldSuffix)
 	})
+}
+
+// removeState removes the state file of a user.
+func (r *run) removeState(user string) error {
+	return r.removeStates(func(name string) bool { return userOf(name) == user }, nil)
+}
+
+// removeStates removes state files, and the module's temporary files of the same users with
+// them. removed, if any, is called with the name of each that was there.
+func (r *run) removeStates(which func(name string) bool, removed func(name string)) error {
+	said := map[string]bool{}
+	return r.untilGone(func(name, file string) (bool, error) {
+		if !which(name) {
+			return false, nil
+		}
+		if err := r.t.RemoveAll(file); err != nil {
+			return true, err
+		}
+		if removed != nil && !said[name] {
+			removed(name)
+		}
+		said[name] = true
+		return true, nil
+	})
+}
+
+// untilGone calls take for every name in the directory of the state files, again and again
+// until two lists in a row have nothing that take wants. A login in flight renames its
+// temporary file over a state file that was taken away meanwhile, and one list can miss both
+// names. Where there is no state file the module makes no temporary one.
+func (r *run) untilGone(take func(name, file string) (taken bool, err error)) error {
+	for clean, lists := 0, 0; clean < 2; lists++ {
+		if lists > maxLists {
+			return fmt.Errorf("%s: %w", target.PAMStateDir, ErrBusy)
+		}
+		clean++
+		err := r.eachState(func(name, file string) error {
+			taken, err := take(name, file)
+			if taken {
+				clean = 0
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxLists is more than logins in flight can cause.
+const maxLists = 20
+
+// userOf is the user of a state file, of one set aside, or of the module's temporary one.
+func userOf(name string) string {
+	user, _, _ := strings.Cut(name, "~")
+	return user
 }
 
 // release takes back what was set aside, unless a newer file has taken its

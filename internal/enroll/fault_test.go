@@ -6,11 +6,14 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
@@ -294,5 +297,82 @@ func TestFaultInRun(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// login plays a login that is past the module's comparison: as soon as the state file is
+// touched, it renames its temporary file over it.
+func (m *machine) login(user string) (done func() bool) {
+	m.Helper()
+	temp := stateFile(user) + "~aB3dEf"
+	m.put(temp, m.read(stateFile(user)))
+	dir := m.t.Root()
+	touched, renamed := false, false
+	m.t.Fault(func(op, name string) error {
+		if touched && !renamed {
+			if err := os.Rename(filepath.Join(dir, temp), filepath.Join(dir, stateFile(user))); err == nil {
+				renamed = true
+			}
+		}
+		touched = touched || (op == "remove" || op == "rename") && strings.HasPrefix(name, stateFile(user))
+		return nil
+	})
+	return func() bool { m.t.Fault(nil); return renamed }
+}
+
+// TestLoginInFlight: whatever takes a state file away or puts another in its place outlasts
+// a login that would put the old one back.
+func TestLoginInFlight(t *testing.T) {
+	const layer = "version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n"
+	for name, tt := range map[string]struct {
+		change func(m *machine, id string)
+		closed bool
+	}{
+		"clone":                     {func(m *machine, _ string) { m.instance("i-2"); m.layer(layer) }, false},
+		"clone without a recipient": {func(m *machine, _ string) { m.instance("i-2") }, true},
+		"state file of another machine": {func(m *machine, _ string) {
+			s, err := readState(m.t, "alice")
+			if err != nil {
+				m.Fatal(err)
+			}
+			s.Mark.Identity = "a0123456789abcde.0123456789abcdef.0123456789abcdef"
+			b, err := s.Format()
+			if err != nil {
+				m.Fatal(err)
+			}
+			m.put(stateFile("alice"), string(b))
+			m.layer("version: 1\n")
+		}, true},
+		"account gone":     {func(m *machine, _ string) { m.setAccount("") }, true},
+		"account replaced": {func(m *machine, _ string) { m.setAccount("alice:x:1005:1005::/home/alice:/bin/bash") }, false},
+		"account replaced, not enrolled": {func(m *machine, _ string) {
+			m.layer("version: 1\n")
+			m.setAccount("alice:x:1005:1005::/home/alice:/bin/bash")
+		}, true},
+		"card lost": {func(m *machine, id string) {
+			if err := deliver.OpenOutbox(m.t).Withdraw(id); err != nil {
+				m.Fatal(err)
+			}
+		}, false},
+		"identity unknown": {func(m *machine, _ string) { m.lose() }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			tt.change(m, old.Mark.ID)
+			done := m.login("alice")
+			_, err := m.run()
+			if tried := done(); err != nil || !tried {
+				t.Fatalf("error %v; the login was tried: %v\n%s", err, tried, m.log.String())
+			}
+			if tt.closed {
+				m.closed("alice")
+				return
+			}
+			if now, _ := m.enrolled("alice"); now.Secret == old.Secret {
+				t.Error("the old secret is live")
+			}
+		})
 	}
 }

@@ -53,7 +53,7 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			}
 			if gone != "" {
 				fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is %s\n", name, gone)
-				return r.t.Remove(file)
+				return r.removeState(name)
 			}
 		}
 		if err != nil {
