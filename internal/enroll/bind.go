@@ -61,6 +61,9 @@ func (r *run) bind() (open bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if old, err = r.correct(old); err != nil {
+		return false, err
+	}
 	if r.AdoptMachine && r.here.known {
 		fmt.Fprintf(r.Log, "identity: %s; it is known, so there is nothing to adopt\n", r.here.why)
 	}
@@ -225,6 +228,32 @@ func boundIdentity(t *target.Target) (Identity, error) {
 		found = id
 	}
 	return found, nil
+}
+
+// correct returns the identity that a PAM state file names if that is this machine and old,
+// the cached one, is not: a copied or restored cache does not make the machine another one.
+// A clone has no state file that names it.
+func (r *run) correct(old Identity) (Identity, error) {
+	is := r.here.same
+	if !r.here.known {
+		is = r.here.sameHardware
+	}
+	if old.IsZero() || is(old) {
+		return old, nil
+	}
+	found := old
+	err := r.eachState(func(name, _ string) error {
+		state, err := readState(r.t, name)
+		if err != nil || found != old {
+			return nil
+		}
+		if id, err := ParseIdentity(state.Mark.Identity); err == nil && is(id) {
+			found = id
+			fmt.Fprintf(r.Log, "identity: %s names another machine, and PAM state files name this one; it is corrected\n", boundFile)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // remember writes the bound identity if it is not what stands there.

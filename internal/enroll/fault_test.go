@@ -257,6 +257,9 @@ func TestFaultInRun(t *testing.T) {
 		"replaced account": func(m *machine) {
 			m.setAccount("alice:x:1005:1005::/home/alice:/bin/bash")
 		},
+		"identity.json of another machine": func(m *machine) {
+			m.put(target.Identity, `{"identity":"a0123456789abcde.0123456789abcdef.0123456789abcdef"}`)
+		},
 	} {
 		for _, killed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, killed %v", name, killed), func(t *testing.T) {

@@ -110,6 +110,9 @@ func (r *run) resolveIdentity() (adopt bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if old, err = r.correct(old); err != nil {
+		return false, err
+	}
 	switch {
 	case !old.IsZero() && (!runs(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
 		r.here.Identity = old
