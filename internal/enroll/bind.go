@@ -460,8 +460,12 @@ func (r *run) eachState(do func(name, file string) error) error {
 
 // readState reads the PAM state file of that name. The parser's errors name
 // lines and rules, never what stands in them.
+// An account whose name is a path, which /etc/passwd can hold, has none.
 func readState(t *target.Target, name string) (otp.State, error) {
 	file := path.Join(target.PAMStateDir, name)
+	if path.Dir(file) != target.PAMStateDir || path.Base(file) != name {
+		return otp.State{}, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+	}
 	info, err := t.Lstat(file)
 	if err != nil {
 		return otp.State{}, err

@@ -515,6 +515,40 @@ func TestOddName(t *testing.T) {
 	}
 }
 
+// TestNameThatIsAPath: the name of an account leads to no other file, and the reason why it
+// is not enrolled is the name.
+func TestNameThatIsAPath(t *testing.T) {
+	for _, name := range []string{"..", ".", "../totp-agent", "../google-authenticator/alice", "alice/..", "a/b", "x/../alice", "./alice"} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.put(target.Passwd, m.read(target.Passwd)+name+":x:1002:1002::/home/dave:/bin/bash\n")
+			m.mustRun()
+			alice, _ := m.enrolled("alice")
+			check := func(st *Status) {
+				t.Helper()
+				if u := user(st, name); u.Enrolled || u.Code != CodeUserName || u.ID != "" {
+					t.Errorf("status %+v", u)
+				}
+			}
+			check(m.mustRun())
+			if strings.Contains(m.log.String(), "enrolling anew") || strings.Contains(m.log.String(), "not a regular file") {
+				t.Errorf("log:\n%s", m.log.String())
+			}
+			st, err := ReadStatus(t.Context(), m.t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(st)
+			if _, err := m.reset(name, testRecipient); !errors.Is(err, policy.ErrUserName) {
+				t.Errorf("reset: %v, want %v", err, policy.ErrUserName)
+			}
+			if now, _ := m.enrolled("alice"); now.Secret != alice.Secret {
+				t.Error("alice's secret was replaced")
+			}
+		})
+	}
+}
+
 func TestToken(t *testing.T) {
 	m := newMachine(t)
 	m.layer("version: 1\ntoken: AAECAwQFBgcICQoLDA0ODw\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
