@@ -143,6 +143,11 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 
+	if mayEnroll {
+		if err := r.repairModes(); err != nil {
+			return st, err
+		}
+	}
 	for _, name := range closeLayers(r.t) {
 		fmt.Fprintf(r.Log, "enroll: %s: other users could read it; its mode is 0600 now: write permissions: \"0600\" beside its path\n", name)
 	}

@@ -563,6 +563,64 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// TestStateMode: the PAM module refuses a state file that other users could open or own, so
+// the status says so, and the next run makes it right and keeps the secret.
+func TestStateMode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mode os.FileMode
+		uid  int
+		bad  bool
+	}{
+		"0400": {0o400, 0, false}, "0600": {0o600, 0, false}, "0200": {0o200, 0, true}, "0000": {0, 0, true},
+		"0644": {0o644, 0, true}, "0440": {0o440, 0, true}, "0404": {0o404, 0, true}, "0420": {0o420, 0, true}, "0500": {0o500, 0, true},
+		"setgid": {0o400 | os.ModeSetgid, 0, true}, "sticky": {0o400 | os.ModeSticky, 0, true},
+		"foreign": {0o400, 1000, true}, "foreign and 0644": {0o644, 1000, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.uid != 0 && os.Geteuid() != 0 {
+				t.Skip("only root can give files away")
+			}
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			file := filepath.Join(m.t.Root(), stateFile("alice"))
+			inode, err := os.Stat(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.uid != 0 {
+				if err := os.Chown(file, tt.uid, tt.uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(file, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			st, err := ReadStatus(t.Context(), m.t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u := user(st, "alice"); (u.Code == CodeStateMode) != tt.bad || u.Enrolled == tt.bad {
+				t.Errorf("status %+v, want a problem: %v", u, tt.bad)
+			}
+			for range 2 {
+				if st := m.mustRun(); !user(st, "alice").Enrolled || st.Notice != "" {
+					t.Errorf("status of the run: %+v", user(st, "alice"))
+				}
+			}
+			if now, _ := m.enrolled("alice"); now.Secret != old.Secret {
+				t.Error("the secret was replaced")
+			}
+			if err := checkStateMode(m.t, "alice"); err != nil {
+				t.Error(err)
+			}
+			if now, err := os.Stat(file); err != nil || os.SameFile(now, inode) == tt.bad {
+				t.Errorf("the same file: %v, want %v; %v", !tt.bad, tt.bad, err)
+			}
+		})
+	}
+}
+
 func TestDamagedState(t *testing.T) {
 	for name, damage := range map[string]string{"empty": "", "no secret": "\" TOTP_AUTH\n", "cut": "ABCDEFGHIJ"} {
 		t.Run(name, func(t *testing.T) {
