@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -23,6 +25,7 @@ const (
 	stopRoot = "TEST_STOP_ROOT"
 	stopUser = "TEST_STOP_RESET" // reset this user; empty: enroll
 	adopting = "TEST_STOP_ADOPT" // with --adopt-machine, to testRecipient
+	batches  = "TEST_STOP_BATCH" // size of a batch
 	stopped  = 79
 )
 
@@ -35,6 +38,9 @@ func TestMain(m *testing.M) {
 
 func stopThere(step string) int {
 	isLive = func(*target.Target) bool { return true }
+	if n, err := strconv.Atoi(os.Getenv(batches)); err == nil {
+		batchSize = n
+	}
 	atStep = func(s string) {
 		if s == step {
 			os.Exit(stopped)
@@ -121,6 +127,90 @@ func TestStoppedBetweenUsers(t *testing.T) {
 	m.enrolled("bob")
 	if staged, ready, err := deliver.OpenOutbox(m.t).IDs(); err != nil || len(staged) != 0 || len(ready) != 2 {
 		t.Errorf("staged %v, ready %v, %v; want the two ready", staged, ready, err)
+	}
+}
+
+// five puts five users on a machine.
+func (m *machine) five() (names []string) {
+	passwd, layer := "root:x:0:0::/root:/bin/bash\n", "version: 1\nusers:\n"
+	for i := range 5 {
+		name := fmt.Sprintf("user%d", i)
+		names = append(names, name)
+		passwd += fmt.Sprintf("%s:x:%d:%d::/home/%s:/bin/bash\n", name, 1000+i, 1000+i, name)
+		layer += "  - {name: " + name + ", recipients: [" + testRecipient + "]}\n"
+	}
+	m.put(target.Passwd, passwd)
+	m.layer(layer)
+	return names
+}
+
+// secrets are those of the users who are enrolled.
+func (m *machine) secrets(names []string) map[string]string {
+	m.Helper()
+	secrets := map[string]string{}
+	for _, name := range names {
+		if s, err := readState(m.t, name); err == nil {
+			secrets[name] = s.Secret
+		}
+	}
+	return secrets
+}
+
+// A run that is stopped after its first batch has enrolled that batch, and the next run
+// continues with the others.
+func TestStoppedBetweenBatches(t *testing.T) {
+	for step, want := range map[string]int{"staged": 0, "committed": 2, "promoted": 2} {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			names := m.five()
+			t.Setenv(batches, "2")
+			m.stop(step, "")
+			before := m.secrets(names)
+			if len(before) != want {
+				t.Errorf("%d users are enrolled, want %d", len(before), want)
+			}
+			m.continues(names, before)
+		})
+	}
+}
+
+// A run whose time is up commits what it has made.
+func TestTimeIsUp(t *testing.T) {
+	m := newMachine(t)
+	names := m.five()
+	live(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	made := 0
+	m.t.Fault(func(op, name string) error {
+		if op == "mkdir" && strings.HasPrefix(name, target.Staged+"/") {
+			if made++; made == 3 {
+				cancel()
+			}
+		}
+		return nil
+	})
+	_, err := Run(ctx, m.t, m.options())
+	m.t.Fault(nil)
+	before := m.secrets(names)
+	if !errors.Is(err, context.Canceled) || len(before) != 3 {
+		t.Errorf("error %v, %d users are enrolled; want %v and 3", err, len(before), context.Canceled)
+	}
+	m.continues(names, before)
+}
+
+// continues checks that the next run keeps who is enrolled and enrolls the others, once.
+func (m *machine) continues(names []string, before map[string]string) {
+	m.Helper()
+	m.mustRun()
+	after := m.secrets(names)
+	for _, name := range names {
+		if _, c := m.enrolled(name); c.Generation != 1 {
+			m.Errorf("%s: generation %d, want 1", name, c.Generation)
+		}
+		if before[name] != "" && before[name] != after[name] {
+			m.Errorf("%s: the secret was replaced", name)
+		}
 	}
 }
 
