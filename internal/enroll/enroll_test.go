@@ -686,6 +686,7 @@ func TestAccountGone(t *testing.T) {
 // TestPasswdCut cuts /etc/passwd at each byte, as a power cut or a full disk does: no
 // account is taken for removed.
 func TestPasswdCut(t *testing.T) {
+	inMemory(t)
 	m := newMachine(t)
 	whole := m.read(target.Passwd)
 	m.put(target.Shadow, "root:*:19000::::::\nalice:!:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n")

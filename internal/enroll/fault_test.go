@@ -22,6 +22,16 @@ import (
 // user-data names another recipient.
 const imageRecipient = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg"
 
+// inMemory puts the machines of a test that makes many of them on a file system without a
+// disk, where there is one: each of their syncs waits for the disk otherwise.
+func inMemory(t *testing.T) {
+	const shm = "/dev/shm"
+	if dir, err := os.MkdirTemp(shm, "totp-enroll-"); err == nil {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		t.Setenv("TMPDIR", dir)
+	}
+}
+
 func isRead(op string) bool { return op == "open" || op == "lstat" }
 
 // accesses lists the accesses of a run by "op name", each once, in their order.
@@ -57,6 +67,7 @@ func (m *machine) fail(access string, always bool, err error) {
 // another recipient than the user-data's, the run has failed where it has not enrolled, and
 // the next run ends in a whole enrollment.
 func TestReadFaultInTheFirstBoot(t *testing.T) {
+	inMemory(t)
 	boot := func(t *testing.T) *machine {
 		m := newMachine(t)
 		m.put(target.ImagePolicy, "version: 1\nissuer: Example Hosting\nusers: [{name: alice, recipients: ["+imageRecipient+"]}]\n")
@@ -116,6 +127,7 @@ func TestReadFaultInTheFirstBoot(t *testing.T) {
 // TestReadFaultWhenEnrolled fails each read of a later boot, with and without the cache of
 // the identity: the enrollment stays as it is.
 func TestReadFaultWhenEnrolled(t *testing.T) {
+	inMemory(t)
 	boot := func(t *testing.T, cache bool) *machine {
 		m := newMachine(t)
 		m.mustRun()
@@ -171,6 +183,7 @@ func (m *machine) failAt(n int, killed bool, err error) (reached func() bool) {
 // card of the secret that is live; the next boot keeps what is true, also where it does not
 // know which machine it is.
 func TestFaultInReset(t *testing.T) {
+	inMemory(t)
 	for _, where := range []string{"live", "mounted", "mounted, then an unknown identity"} {
 		for _, killed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, killed %v", where, killed), func(t *testing.T) {
@@ -247,6 +260,7 @@ func TestFaultInReset(t *testing.T) {
 // TestFaultInRun does the same with the boot of an enrolled machine, of a clone, and of one
 // with a replaced account, with users in several batches.
 func TestFaultInRun(t *testing.T) {
+	inMemory(t)
 	restore := batchSize
 	t.Cleanup(func() { batchSize = restore })
 	batchSize = 1
