@@ -270,7 +270,7 @@ reset: --adopt-machine: if cloud-init's datasource answers again at a later boot
 // printReset reports what a reset has done. The secret is replaced by now, whatever fails
 // from here on. An envelope that nothing delivers is printed, sealed as it is.
 func printReset(e env, t *target.Target, user string, res *enroll.ResetResult) error {
-	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; the new card is in envelope %s (generation %d)\n", user, res.ID, res.Generation)
+	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) has the new card\n", user, res.ID, res.Generation)
 	for _, name := range res.Spent {
 		fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", user, name)
 	}
