@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,11 +35,16 @@ func inMemory(t *testing.T) {
 
 func isRead(op string) bool { return op == "open" || op == "lstat" }
 
+// accessOf names an access alike on all machines, whatever their random IDs are.
+func accessOf(op, name string) string { return op + " " + randomID.ReplaceAllString(name, "ID") }
+
+var randomID = regexp.MustCompile(`[a-z2-7]{26}`)
+
 // accesses lists the accesses of a run by "op name", each once, in their order.
 func (m *machine) accesses(which func(op string) bool, run func() error) (all []string) {
 	m.Helper()
 	m.t.Fault(func(op, name string) error {
-		if a := op + " " + name; which(op) && !strings.HasPrefix(name, target.RunDir) && !slices.Contains(all, a) {
+		if a := accessOf(op, name); which(op) && !strings.HasPrefix(name, target.RunDir) && !slices.Contains(all, a) {
 			all = append(all, a)
 		}
 		return nil
@@ -51,10 +57,10 @@ func (m *machine) accesses(which func(op string) bool, run func() error) (all []
 }
 
 // fail lets an access fail: its first time, or each time.
-func (m *machine) fail(access string, always bool, err error) {
+func (m *machine) fail(which string, always bool, err error) {
 	failed := false
 	m.t.Fault(func(op, name string) error {
-		if op+" "+name != access || failed && !always {
+		if accessOf(op, name) != which || failed && !always {
 			return nil
 		}
 		failed = true
@@ -81,17 +87,17 @@ func TestReadFaultInTheFirstBoot(t *testing.T) {
 	if !slices.Contains(reads, layer) {
 		t.Fatalf("no access %q in %q", layer, reads)
 	}
-	for _, access := range reads {
+	for _, read := range reads {
 		for name, tt := range map[string]struct {
 			err    error
 			always bool
 		}{"EIO once": {syscall.EIO, false}, "EIO": {syscall.EIO, true}, "EMFILE once": {syscall.EMFILE, false}, "EACCES": {syscall.EACCES, true}} {
-			if tt.err != syscall.EIO && access != layer {
+			if tt.err != syscall.EIO && read != layer {
 				continue // the layer stands for the others
 			}
-			t.Run(access+" "+name, func(t *testing.T) {
+			t.Run(read+" "+name, func(t *testing.T) {
 				m := boot(t)
-				m.fail(access, tt.always, tt.err)
+				m.fail(read, tt.always, tt.err)
 				st, err := m.run()
 				m.t.Fault(nil)
 				if len(st.RefusedLayers) > 0 {
@@ -104,7 +110,7 @@ func TestReadFaultInTheFirstBoot(t *testing.T) {
 				if !enrolled && err == nil {
 					t.Errorf("not enrolled, and no error\n%s", m.log.String())
 				}
-				if access == layer && enrolled == tt.always {
+				if read == layer && enrolled == tt.always {
 					t.Errorf("enrolled %v, want %v: a fault that passes is waited for", enrolled, !tt.always)
 				}
 				if enrolled {
@@ -141,19 +147,19 @@ func TestReadFaultWhenEnrolled(t *testing.T) {
 	for _, cache := range []bool{true, false} {
 		m := boot(t, cache)
 		reads := m.accesses(isRead, func() error { _, err := m.run(); return err })
-		for _, access := range reads {
+		for _, read := range reads {
 			for _, always := range []bool{true, false} {
 				m := boot(t, cache)
 				old, _ := m.enrolled("alice")
-				m.fail(access, always, syscall.EIO)
+				m.fail(read, always, syscall.EIO)
 				st, err := m.run()
 				m.t.Fault(nil)
 				if err != nil && !errors.Is(err, syscall.EIO) || len(st.RefusedLayers) > 0 {
-					t.Errorf("%s: error %v, refused %v", access, err, st.RefusedLayers)
+					t.Errorf("%s: error %v, refused %v", read, err, st.RefusedLayers)
 				}
 				m.mustRun()
 				if now, c := m.enrolled("alice"); now.Secret != old.Secret || c.Generation != 1 {
-					t.Errorf("%s, always %v, cache %v: the secret was replaced\n%s", access, always, cache, m.log.String())
+					t.Errorf("%s, always %v, cache %v: the secret was replaced\n%s", read, always, cache, m.log.String())
 				}
 			}
 		}
