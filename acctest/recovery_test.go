@@ -97,6 +97,7 @@ func waysOut(alice *person) map[string]wayOut {
 
 		enroll.CodeStateMissing: {boots: true, live: true, user: "alice", state: sh("rm " + pam + "/alice")},
 		enroll.CodeStateDamaged: {boots: true, live: true, user: "alice", state: sh("echo x >" + pam + "/alice")},
+		enroll.CodeStateMode:    {boots: true, live: true, user: "alice", state: sh("chmod 0644 " + pam + "/alice; chown 1000 " + pam + "/bob")},
 		enroll.CodeRateLimited: {boots: true, live: true, user: "alice", skip: "journalctl -t sshd -t sshd-session -g 'publickey for alice '; remove the key it shows from the user's authorized_keys; then run: ",
 			state: func(m *machine) {
 				server := m.serve(m.cards()["alice"])

@@ -268,36 +268,43 @@ reset: --adopt-machine: if cloud-init's datasource answers again at a later boot
 `
 
 // printReset reports what a reset has done. The secret is replaced by now, whatever fails
-// from here on.
+// from here on. An envelope that nothing delivers is printed, sealed as it is.
 func printReset(e env, t *target.Target, user string, res *enroll.ResetResult) error {
-	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) goes out by the channels\n", user, res.ID, res.Generation)
+	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) has the new card\n", user, res.ID, res.Generation)
 	for _, name := range res.Spent {
 		fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", user, name)
 	}
 	if res.Remark != "" {
 		fmt.Fprintf(e.err, "reset: %s: %s\n", user, res.Remark)
 	}
-	if len(res.Ways) == 0 {
+	var failed error
+	switch {
+	case len(res.Ways) == 0:
 		fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", user)
-	} else if t.Booted() {
-		return startDelivery(e, t)
-	} else if t.Live() {
+	case !res.Ready:
+		fmt.Fprintf(e.err, "reset: %s: the new envelope is not in the outbox yet; here it is\n", user)
+	case t.Booted():
+		if failed = startDelivery(e, t); failed == nil {
+			fmt.Fprintf(e.err, "reset: %s: the envelope goes out by the channels\n", user)
+			return nil
+		}
+	case t.Live():
 		fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver, or take it as it is")
 	}
-	// Nothing delivers it, on a disk that is mounted elsewhere for example, so the sealed
-	// envelope is printed.
 	armored, err := seal.Armor(res.Sealed)
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
-	_, err = e.out.Write(armored)
-	return err
+	if _, err = e.out.Write(armored); err != nil {
+		err = fmt.Errorf("the new envelope could not be printed: %w; make another one with: totp-agent reset %s", err, user)
+	}
+	return errors.Join(failed, err)
 }
 
 // startDelivery lets the delivery unit send what is ready, in its sandbox.
 func startDelivery(e env, t *target.Target) error {
 	if _, err := t.Run(e, target.Systemctl, "start", "--no-block", target.DeliverService); err != nil {
-		return errors.Join(errors.New("the new envelope is ready, but its delivery could not be started; run: totp-agent deliver"), err)
+		return errors.Join(errors.New("the new envelope is ready, and its delivery could not be started; run: totp-agent deliver"), err)
 	}
 	return nil
 }

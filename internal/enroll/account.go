@@ -4,9 +4,9 @@
 package enroll
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -86,26 +86,59 @@ func accountReplaced(m otp.Mark, now accountID) bool {
 
 // recordAccount adds the account to the mark of an enrollment that has none yet,
 // or whose home directory was not there or is on another file system now. A login
-// in progress may take it out again; the next run adds it then.
+// in progress may take it out again; the next run adds it then. A login that has changed the
+// file meanwhile, or is about to, wins: its code must not become valid again.
 func (r *run) recordAccount(name string, s otp.State, now accountID) error {
 	was, ok := parseAccountID(s.Mark.Account)
 	if ok && (was == now || now.home == absent) {
 		return nil
+	}
+	read, err := s.Format()
+	if err != nil {
+		return err
 	}
 	s.Mark.Account = now.String()
 	b, err := s.Format()
 	if err != nil {
 		return err
 	}
-	return r.t.WriteFile(stateFile(name), b, 0o400)
+	file, err := r.t.Prepare(stateFile(name), b, 0o400)
+	if err != nil {
+		return err
+	}
+	if err := r.t.Sync(target.PAMStateDir); err != nil {
+		return errors.Join(err, file.Discard())
+	}
+	if unchanged, err := r.unchanged(name, read); err != nil || !unchanged {
+		return errors.Join(err, file.Discard())
+	}
+	if err := file.Commit(); err != nil {
+		return err
+	}
+	return r.t.SyncDir(target.PAMStateDir)
+}
+
+// unchanged reports whether the state file is as it was read, and no login is about to
+// change it.
+func (r *run) unchanged(name string, read []byte) (bool, error) {
+	inFlight := false
+	err := r.eachState(func(n, _ string) error {
+		inFlight = inFlight || n != name && userOf(n) == name
+		return nil
+	})
+	if err != nil || inFlight {
+		return false, err
+	}
+	s, err := readState(r.t, name)
+	if err != nil {
+		return false, err
+	}
+	again, err := s.Format()
+	return bytes.Equal(again, read), err
 }
 
 // dropReplaced removes the state file of an account that is replaced by one that
 // is not enrolled itself. Its envelope goes with the leftovers.
 func (r *run) dropReplaced(name string) error {
-	err := r.t.Remove(stateFile(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return err
+	return r.removeState(name)
 }

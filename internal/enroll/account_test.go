@@ -133,6 +133,53 @@ func (m *machine) readyMetas() (users []string) {
 	return users
 }
 
+// TestRecordBesideALogin: a login that ends while the account is recorded, or is about to
+// end, keeps what it has written: the code that it used.
+func TestRecordBesideALogin(t *testing.T) {
+	for _, ended := range []bool{true, false} {
+		m := newMachine(t)
+		m.newHome("/home/alice")
+		m.mustRun()
+		s, _ := m.enrolled("alice")
+		s.Mark.Account = ""
+		before, err := s.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Used, s.BackupCodes = true, s.BackupCodes[1:]
+		after, err := s.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.put(stateFile("alice"), string(before))
+		m.t.Fault(func(op, name string) error {
+			if op == "create" && strings.HasPrefix(name, target.PAMStateDir) {
+				if ended {
+					m.put(stateFile("alice"), string(after))
+				} else {
+					m.put(stateFile("alice")+"~aB3dEf", string(after))
+				}
+			}
+			return nil
+		})
+		m.mustRun()
+		m.t.Fault(nil)
+		want := len(s.BackupCodes)
+		if !ended {
+			want++
+		}
+		if now, err := readState(m.t, "alice"); err != nil || len(now.BackupCodes) != want || now.Mark.Account != "" {
+			t.Errorf("ended %v: %d backup codes, want %d; account %q, want none yet; %v", ended, len(now.BackupCodes), want, now.Mark.Account, err)
+		}
+		if ended {
+			m.mustRun()
+			if now, err := readState(m.t, "alice"); err != nil || len(now.BackupCodes) != want || now.Mark.Account == "" {
+				t.Errorf("the next run: %d backup codes, want %d; account %q; %v", len(now.BackupCodes), want, now.Mark.Account, err)
+			}
+		}
+	}
+}
+
 // TestStoppedWhileReplacing: a power cut at any moment ends in one whole enrollment,
 // which is not the old account's.
 func TestStoppedWhileReplacing(t *testing.T) {

@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -28,9 +30,10 @@ type bound struct {
 	Identity string `json:"identity"`
 	From     string `json:"from"`
 
-	// Adopt is the ID of an enrollment that root made on this disk while it was
-	// mounted elsewhere. It is valid at the next boot, once, also where that
-	// boot cannot tell which machine it is: it is the way back in.
+	// Adopt has the IDs, separated by blanks, of enrollments that root made on this disk
+	// while it was mounted elsewhere. They are valid at the next boot, once, also where
+	// that boot cannot tell which machine it is: they are the way back in. An ID is
+	// written before its enrollment is committed, and says nothing without its state file.
 	Adopt string `json:"adopt,omitempty"`
 }
 
@@ -56,6 +59,9 @@ func (r *run) bind() (open bool, err error) {
 	}
 	r.here, err = look(r.t, old)
 	if err != nil {
+		return false, err
+	}
+	if old, err = r.correct(old); err != nil {
 		return false, err
 	}
 	if r.AdoptMachine && r.here.known {
@@ -101,29 +107,37 @@ func (r *run) adopt() (bool, error) {
 		return false, nil
 	}
 	r.own()
-	var kept []byte
-	var name string
-	err = r.eachState(func(n, file string) error {
+	adoptable := strings.Fields(have.Adopt)
+	kept := map[string][]byte{}
+	err = r.eachState(func(n, _ string) error {
+		if strings.Contains(n, "~") {
+			return nil // set aside, or the module's temporary file
+		}
 		state, err := readState(r.t, n)
-		if err != nil || state.Mark.ID != have.Adopt {
+		if target.IsFault(err) {
+			return err
+		}
+		if err != nil || !slices.Contains(adoptable, state.Mark.ID) {
 			return nil
 		}
 		state.Mark.Identity = r.here.Identity.String()
-		name = n
-		kept, err = state.Format()
+		kept[n], err = state.Format()
 		return err
 	})
-	if err != nil || kept == nil {
+	if err != nil || len(kept) == 0 {
 		return false, err
 	}
-	// The file first: a crash leaves one that is of this machine, and the mark.
-	if err := r.t.WriteFile(stateFile(name), kept, 0o400); err != nil {
-		return false, err
+	// The files first: a crash leaves some that are of this machine, and the mark.
+	names := slices.Sorted(maps.Keys(kept))
+	for _, name := range names {
+		if err := r.t.WriteFile(path.Join(target.PAMStateDir, name), kept[name], 0o400); err != nil {
+			return false, err
+		}
 	}
 	if err := r.forget(false); err != nil {
 		return false, err
 	}
-	fmt.Fprintf(r.Log, "enroll: identity %s; bound to the machine-id, since root has reset %q on this disk\n", r.here.why, name)
+	fmt.Fprintf(r.Log, "enroll: identity %s; bound to the machine-id, since root has reset %q on this disk\n", r.here.why, names)
 	return true, r.remember()
 }
 
@@ -198,6 +212,9 @@ func boundIdentity(t *target.Target) (Identity, error) {
 	var found Identity
 	for _, e := range entries {
 		state, err := readState(t, e.Name())
+		if target.IsFault(err) {
+			return Identity{}, err
+		}
 		if err != nil {
 			continue
 		}
@@ -211,6 +228,32 @@ func boundIdentity(t *target.Target) (Identity, error) {
 		found = id
 	}
 	return found, nil
+}
+
+// correct returns the identity that a PAM state file names if that is this machine and old,
+// the cached one, is not: a copied or restored cache does not make the machine another one.
+// A clone has no state file that names it.
+func (r *run) correct(old Identity) (Identity, error) {
+	is := r.here.same
+	if !r.here.known {
+		is = r.here.sameHardware
+	}
+	if old.IsZero() || is(old) {
+		return old, nil
+	}
+	found := old
+	err := r.eachState(func(name, _ string) error {
+		state, err := readState(r.t, name)
+		if err != nil || found != old {
+			return nil
+		}
+		if id, err := ParseIdentity(state.Mark.Identity); err == nil && is(id) {
+			found = id
+			fmt.Fprintf(r.Log, "identity: %s names another machine, and PAM state files name this one; it is corrected\n", boundFile)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // remember writes the bound identity if it is not what stands there.
@@ -234,7 +277,7 @@ func (r *run) forget(all bool) error {
 	if err != nil {
 		return err
 	}
-	gone := map[string]bool{}
+	gone, names := map[string]bool{}, map[string]bool{}
 	for _, e := range entries {
 		if !all {
 			state, err := readState(r.t, e.Name())
@@ -246,11 +289,14 @@ func (r *run) forget(all bool) error {
 			}
 			gone[state.Mark.ID] = true
 		}
-		// Durable before its envelope goes.
-		if err := r.t.RemoveAll(path.Join(target.PAMStateDir, e.Name())); err != nil {
-			return err
-		}
-		fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, which was made for another machine\n", e.Name())
+		names[e.Name()] = true
+	}
+	// Durable before its envelope goes.
+	err = r.removeStates(func(name string) bool { return all || names[name] || names[userOf(name)] }, func(name string) {
+		fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, which was made for another machine\n", name)
+	})
+	if err != nil {
+		return err
 	}
 	if !all && len(gone) == 0 {
 		return nil
@@ -327,12 +373,72 @@ func (r *run) retire(m deliver.Meta) error {
 
 // hold sets every PAM state file aside.
 func (r *run) hold() error {
-	return r.eachState(func(name, file string) error {
-		if strings.Contains(name, "~") {
-			return nil
+	return r.untilGone(func(name, file string) (bool, error) {
+		switch {
+		case strings.HasSuffix(name, heldSuffix):
+			return false, nil
+		case strings.Contains(name, "~"):
+			return true, r.t.RemoveAll(file)
 		}
-		return r.t.Rename(file, file+heldSuffix)
+		return true, r.t.Rename(file, file+heldSuffix)
 	})
+}
+
+// removeState removes the state file of a user.
+func (r *run) removeState(user string) error {
+	return r.removeStates(func(name string) bool { return userOf(name) == user }, nil)
+}
+
+// removeStates removes state files, and the module's temporary files of the same users with
+// them. removed, if any, is called with the name of each that was there.
+func (r *run) removeStates(which func(name string) bool, removed func(name string)) error {
+	said := map[string]bool{}
+	return r.untilGone(func(name, file string) (bool, error) {
+		if !which(name) {
+			return false, nil
+		}
+		if err := r.t.RemoveAll(file); err != nil {
+			return true, err
+		}
+		if removed != nil && !said[name] {
+			removed(name)
+		}
+		said[name] = true
+		return true, nil
+	})
+}
+
+// untilGone calls take for every name in the directory of the state files, again and again
+// until two lists in a row have nothing that take wants. A login in flight renames its
+// temporary file over a state file that was taken away meanwhile, and one list can miss both
+// names. Where there is no state file the module makes no temporary one.
+func (r *run) untilGone(take func(name, file string) (taken bool, err error)) error {
+	for clean, lists := 0, 0; clean < 2; lists++ {
+		if lists > maxLists {
+			return fmt.Errorf("%s: %w", target.PAMStateDir, ErrBusy)
+		}
+		clean++
+		err := r.eachState(func(name, file string) error {
+			taken, err := take(name, file)
+			if taken {
+				clean = 0
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxLists is more than logins in flight can cause.
+const maxLists = 20
+
+// userOf is the user of a state file, of one set aside, or of the module's temporary one.
+func userOf(name string) string {
+	user, _, _ := strings.Cut(name, "~")
+	return user
 }
 
 // release takes back what was set aside, unless a newer file has taken its
@@ -365,8 +471,12 @@ func (r *run) eachState(do func(name, file string) error) error {
 
 // readState reads the PAM state file of that name. The parser's errors name
 // lines and rules, never what stands in them.
+// An account whose name is a path, which /etc/passwd can hold, has none.
 func readState(t *target.Target, name string) (otp.State, error) {
 	file := path.Join(target.PAMStateDir, name)
+	if path.Dir(file) != target.PAMStateDir || path.Base(file) != name {
+		return otp.State{}, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+	}
 	info, err := t.Lstat(file)
 	if err != nil {
 		return otp.State{}, err

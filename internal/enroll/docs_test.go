@@ -70,7 +70,7 @@ func TestKinds(t *testing.T) {
 			}
 		}
 	}
-	for _, err := range []error{ErrUnknownID, ErrNoRecipient, ErrLoginKey, ErrNoAccount, ErrRootDenied, errRecipients, errCardLost, errPolicy, os.ErrInvalid} {
+	for _, err := range []error{ErrUnknownID, ErrNoRecipient, ErrLoginKey, ErrNoAccount, ErrRootDenied, errRecipients, errCardLost, errStateMode, errPolicy, os.ErrInvalid} {
 		if code := codeOf(err); !seen[code] {
 			t.Errorf("%v has the code %q, which is not in the table", err, code)
 		}

@@ -142,6 +142,11 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 
+	if mayEnroll {
+		if err := r.repairModes(); err != nil {
+			return st, err
+		}
+	}
 	for _, name := range closeLayers(r.t) {
 		fmt.Fprintf(r.Log, "enroll: %s: other users could read it; its mode is 0600 now: write permissions: \"0600\" beside its path\n", name)
 	}
@@ -162,7 +167,10 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 		return st, err
 	}
 	accounts = append(accounts, r.directoryAccounts(ctx, accounts)...)
-	people := r.people(accounts)
+	people, err := r.people(accounts)
+	if err != nil {
+		return st, err
+	}
 	errs := []error{r.everyone(ctx, people, mayEnroll, st)}
 	if mayEnroll {
 		errs = append(errs, r.leftovers(accounts, people, st), r.letGo(ctx))
@@ -174,36 +182,58 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	return st, errors.Join(errs...)
 }
 
-// everyone enrolls all who are not enrolled yet, and says in st how each
-// stands.
+// The users of a boot are committed in batches: the unit has a time limit, and on a busy
+// machine the next try continues where the limit has ended this one.
+var (
+	batchSize = 100
+	batchTime = 3 * time.Second
+)
+
+// everyone enrolls all users who are not enrolled yet, and sets the status of each in st.
 func (r *run) everyone(ctx context.Context, people []person, mayEnroll bool, st *Status) error {
 	users := make([]UserStatus, len(people))
 	why := make([]error, len(people))
-	var ms []*made
+	var batch []*made
+	var began time.Time
+	commit := func() {
+		err := r.finish(ctx, batch)
+		for _, m := range batch {
+			if m.err == nil && !m.ready {
+				m.err = err
+			}
+		}
+		batch = nil
+	}
 	for i, p := range people {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			break
 		}
 		users[i] = UserStatus{Name: p.name, From: string(r.policy.OriginOf(p.name)), Remark: r.misfit(p)}
 		if !mayEnroll {
 			why[i] = ErrUnknownID
 			continue
 		}
+		if len(batch) == 0 {
+			began = time.Now()
+		}
 		m, err := r.user(p, &users[i])
 		if why[i] = err; m != nil {
 			users[i].made = m
-			ms = append(ms, m)
+			batch = append(batch, m)
+		}
+		if len(batch) >= batchSize || time.Since(began) > batchTime {
+			commit()
 		}
 	}
-	failed, all := r.finish(ms)
+	commit()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var errs []error
 	for i := range users {
 		u := &users[i]
 		if u.made != nil {
-			why[i] = failed[u.Name]
-			if all != nil {
-				why[i] = all
-			}
+			why[i] = u.made.err
 			u.Enrolled, u.ID, u.Generation = why[i] == nil, u.made.ID, u.made.Generation
 		}
 		switch err := why[i]; {
@@ -284,7 +314,9 @@ func (r *run) label(ctx context.Context, dir string) error {
 	return nil
 }
 
-// LoadPolicy reads the three layers. A layer that is not there is none.
+// LoadPolicy reads the three layers. A missing layer is skipped, and one with mistakes is
+// refused. A layer that cannot be read now, by a fault of the machine, is an error: without
+// it, cards would be sealed to the recipients of the layers below.
 func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	image, err := readOwn(t, target.ImagePolicy)
 	if err != nil {
@@ -292,9 +324,17 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 	}
 	texts, files := map[policy.Layer][]byte{}, map[policy.Layer]string{}
 	var refused []RefusedLayer
-	if !staleLayers(t) {
+	stale, err := staleLayers(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !stale {
 		for _, c := range carriers {
-			if texts[c.layer], files[c.layer], err = c.read(t); err != nil {
+			texts[c.layer], files[c.layer], err = c.readPatiently(t)
+			if target.IsFault(err) {
+				return nil, refused, fmt.Errorf("%s layer: %w: %w", c.layer, err, errLayerUnread)
+			}
+			if err != nil {
 				refused = append(refused, RefusedLayer{Layer: string(c.layer), Error: err.Error()})
 			}
 		}
@@ -316,10 +356,25 @@ func LoadPolicy(t *target.Target) (*policy.Effective, []RefusedLayer, error) {
 // staleLayers reports whether the layers on disk were written for an instance
 // that this machine is not: cloud-init has named one once, and the present
 // identity is the machine's own.
-func staleLayers(t *target.Target) bool {
+func staleLayers(t *target.Target) (bool, error) {
 	have, err := readBound(t)
-	return err == nil && strings.HasPrefix(have.Identity, kindMachine) && t.Exists(target.CloudDataInstanceID)
+	if err != nil || !strings.HasPrefix(have.Identity, kindMachine) {
+		return false, err
+	}
+	return exists(t, target.CloudDataInstanceID)
 }
+
+// exists reports whether name is there. A fault is an error: it says neither.
+func exists(t *target.Target, name string) (bool, error) {
+	_, err := t.Lstat(name)
+	if target.IsFault(err) {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+// errLayerUnread is about a layer that may be there and whole.
+var errLayerUnread = errors.New("the layer cannot be read now, so no user is enrolled; correct the disk, then run: totp-agent enroll")
 
 // errPolicy marks errors of the image's policy: wrong use, not a fault.
 var errPolicy = errors.New("policy")

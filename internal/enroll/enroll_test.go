@@ -153,6 +153,16 @@ func (m *machine) enrolled(user string) (otp.State, card.Card) {
 	if err != nil {
 		m.Fatal(err)
 	}
+	c := m.open(sealed)
+	if c.Secret != state.Secret || !slices.Equal(c.BackupCodes, state.BackupCodes) || c.ID != state.Mark.ID || c.Generation != state.Mark.Generation {
+		m.Errorf("card %s generation %d does not match the state file (%+v)", c.ID, c.Generation, state.Mark)
+	}
+	return state, c
+}
+
+// open opens an envelope to testRecipient.
+func (m *machine) open(sealed []byte) card.Card {
+	m.Helper()
 	id, err := age.ParseX25519Identity(testIdentity)
 	if err != nil {
 		m.Fatal(err)
@@ -165,10 +175,7 @@ func (m *machine) enrolled(user string) (otp.State, card.Card) {
 	if err != nil {
 		m.Fatal(err)
 	}
-	if c.Secret != state.Secret || !slices.Equal(c.BackupCodes, state.BackupCodes) || c.ID != state.Mark.ID || c.Generation != state.Mark.Generation {
-		m.Errorf("card %s generation %d does not match the state file (%+v)", c.ID, c.Generation, state.Mark)
-	}
-	return state, c
+	return c
 }
 
 // closed checks that the user has no state file that PAM would find.
@@ -314,7 +321,7 @@ func TestWhoIsEnrolled(t *testing.T) {
 			want: map[string]error{"alice": nil},
 		},
 		"listed, of the system": {
-			passwd: "backup:x:105:105::/home/backup:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n",
+			passwd: "root:x:0:0:root:/root:/bin/bash\nbackup:x:105:105::/home/backup:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n",
 			layer:  "version: 1\nusers: [{name: backup, recipients: [" + testRecipient + "]}]\n",
 			want:   map[string]error{"backup": nil, "alice": ErrNoRecipient},
 		},
@@ -508,6 +515,40 @@ func TestOddName(t *testing.T) {
 	}
 }
 
+// TestNameThatIsAPath: the name of an account leads to no other file, and the reason why it
+// is not enrolled is the name.
+func TestNameThatIsAPath(t *testing.T) {
+	for _, name := range []string{"..", ".", "../totp-agent", "../google-authenticator/alice", "alice/..", "a/b", "x/../alice", "./alice"} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.put(target.Passwd, m.read(target.Passwd)+name+":x:1002:1002::/home/dave:/bin/bash\n")
+			m.mustRun()
+			alice, _ := m.enrolled("alice")
+			check := func(st *Status) {
+				t.Helper()
+				if u := user(st, name); u.Enrolled || u.Code != CodeUserName || u.ID != "" {
+					t.Errorf("status %+v", u)
+				}
+			}
+			check(m.mustRun())
+			if strings.Contains(m.log.String(), "enrolling anew") || strings.Contains(m.log.String(), "not a regular file") {
+				t.Errorf("log:\n%s", m.log.String())
+			}
+			st, err := ReadStatus(t.Context(), m.t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(st)
+			if _, err := m.reset(name, testRecipient); !errors.Is(err, policy.ErrUserName) {
+				t.Errorf("reset: %v, want %v", err, policy.ErrUserName)
+			}
+			if now, _ := m.enrolled("alice"); now.Secret != alice.Secret {
+				t.Error("alice's secret was replaced")
+			}
+		})
+	}
+}
+
 func TestToken(t *testing.T) {
 	m := newMachine(t)
 	m.layer("version: 1\ntoken: AAECAwQFBgcICQoLDA0ODw\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
@@ -519,6 +560,64 @@ func TestToken(t *testing.T) {
 	}
 	if found := m.search(c.Token); len(found) > 0 {
 		t.Errorf("the token's MAC is in %q", found)
+	}
+}
+
+// TestStateMode: the PAM module refuses a state file that other users could open or own, so
+// the status says so, and the next run makes it right and keeps the secret.
+func TestStateMode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mode os.FileMode
+		uid  int
+		bad  bool
+	}{
+		"0400": {0o400, 0, false}, "0600": {0o600, 0, false}, "0200": {0o200, 0, true}, "0000": {0, 0, true},
+		"0644": {0o644, 0, true}, "0440": {0o440, 0, true}, "0404": {0o404, 0, true}, "0420": {0o420, 0, true}, "0500": {0o500, 0, true},
+		"setgid": {0o400 | os.ModeSetgid, 0, true}, "sticky": {0o400 | os.ModeSticky, 0, true},
+		"foreign": {0o400, 1000, true}, "foreign and 0644": {0o644, 1000, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.uid != 0 && os.Geteuid() != 0 {
+				t.Skip("only root can give files away")
+			}
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			file := filepath.Join(m.t.Root(), stateFile("alice"))
+			inode, err := os.Stat(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.uid != 0 {
+				if err := os.Chown(file, tt.uid, tt.uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(file, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			st, err := ReadStatus(t.Context(), m.t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u := user(st, "alice"); (u.Code == CodeStateMode) != tt.bad || u.Enrolled == tt.bad {
+				t.Errorf("status %+v, want a problem: %v", u, tt.bad)
+			}
+			for range 2 {
+				if st := m.mustRun(); !user(st, "alice").Enrolled || st.Notice != "" {
+					t.Errorf("status of the run: %+v", user(st, "alice"))
+				}
+			}
+			if now, _ := m.enrolled("alice"); now.Secret != old.Secret {
+				t.Error("the secret was replaced")
+			}
+			if err := checkStateMode(m.t, "alice"); err != nil {
+				t.Error(err)
+			}
+			if now, err := os.Stat(file); err != nil || os.SameFile(now, inode) == tt.bad {
+				t.Errorf("the same file: %v, want %v; %v", !tt.bad, tt.bad, err)
+			}
+		})
 	}
 }
 
@@ -582,6 +681,44 @@ func TestAccountGone(t *testing.T) {
 	if ready, err := deliver.OpenOutbox(m.t).Ready(); err != nil || len(ready) > 0 {
 		t.Errorf("ready: %v, %v; want none", ready, err)
 	}
+}
+
+// TestPasswdCut cuts /etc/passwd at each byte, as a power cut or a full disk does: no
+// account is taken for removed.
+func TestPasswdCut(t *testing.T) {
+	inMemory(t)
+	m := newMachine(t)
+	whole := m.read(target.Passwd)
+	m.put(target.Shadow, "root:*:19000::::::\nalice:!:19000:0:99999:7:::\nbob:!:19000:0:99999:7:::\n")
+	m.mustRun()
+	old, _ := m.enrolled("alice")
+	contents := []string{strings.Repeat("\x00", len(whole)), "\n", "# no account\n", whole[strings.Index(whole, "daemon"):]}
+	for n := range len(whole) {
+		contents = append(contents, whole[:n])
+	}
+	for _, passwd := range contents {
+		m.put(target.Passwd, passwd)
+		st, err := m.run()
+		if now, err := readState(m.t, "alice"); err != nil || now.Secret != old.Secret {
+			t.Fatalf("%q: %v: alice lost her secret", passwd, err)
+		}
+		if err != nil && !errors.Is(err, target.ErrPasswd) {
+			t.Fatalf("%q: error %v, want %v", passwd, err, target.ErrPasswd)
+		}
+		if n := strings.Count(fmt.Sprint(st.Users), "{alice "); err == nil && n != 1 {
+			t.Errorf("%q: alice is listed %d times", passwd, n)
+		}
+	}
+	m.put(target.Passwd, whole)
+	m.mustRun()
+	if now, c := m.enrolled("alice"); now.Secret != old.Secret || c.Generation != 1 {
+		t.Error("the restored file ended in another enrollment")
+	}
+	// userdel removes both lines.
+	m.setAccount("")
+	m.put(target.Shadow, "root:*:19000::::::\nalice2:!:19000:0:99999:7:::\n")
+	m.mustRun()
+	m.closed("alice")
 }
 
 func TestNotNamedAnyMore(t *testing.T) {
@@ -853,7 +990,7 @@ func FuzzWrittenFile(f *testing.F) {
 // read is said, so these would be.
 func TestReadsWhatItNeeds(t *testing.T) {
 	m := newMachine(t)
-	m.put(target.Passwd, "daemon:x:1:1::"+target.HostnameFile+":/usr/sbin/nologin\nops:x:1002:1002::"+target.HostnameFile+":/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
+	m.put(target.Passwd, "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::"+target.HostnameFile+":/usr/sbin/nologin\nops:x:1002:1002::"+target.HostnameFile+":/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n")
 	if err := m.t.Mkdir(target.Group, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -174,12 +174,16 @@ type cloudFact struct {
 // /run count, since those under /var/lib are kept from the last boot when a
 // datasource is not reached; offline, the last boot is all there is.
 func cloudInit(t *target.Target) (cloudFact, error) {
-	if !t.Exists(target.CloudInit) {
+	if installed, err := exists(t, target.CloudInit); err != nil {
+		return cloudFact{}, err
+	} else if !installed {
 		return cloudFact{why: "cloud-init is not installed"}, nil
 	}
 	if runs(t) {
 		for _, f := range []string{target.CloudDisabled, target.CloudRunDisabled} {
-			if t.Exists(f) {
+			if disabled, err := exists(t, f); err != nil {
+				return cloudFact{}, err
+			} else if disabled {
 				return cloudFact{why: "cloud-init is disabled (" + f + ")"}, nil
 			}
 		}

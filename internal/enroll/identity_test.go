@@ -7,9 +7,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/otp"
 )
 
 // What a boot under other circumstances does to an enrolled machine.
@@ -112,6 +114,59 @@ func TestIdentity(t *testing.T) {
 			}
 			if got != tt.want {
 				t.Errorf("%s, want %s\n%s", got, tt.want, m.log.String())
+			}
+		})
+	}
+}
+
+// The cached identity may be copied or restored from another machine, and the state files
+// say which machine they are of. What the boot does and what a reset does, live or in a
+// rescue system, follows the state files.
+func TestCachedIdentityOfAnotherMachine(t *testing.T) {
+	other := newMachine(t)
+	other.instance("i-9")
+	other.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
+	other.put(target.DMIProductUUID, "00112233-4455-6677-8899-aabbccddeeff\n")
+	other.put(target.MachineID, "ffffffffffffffffffffffffffffff00\n")
+	other.mustRun()
+	foreign, foreignState := other.read(target.Identity), other.read(stateFile("alice"))
+	hand, err := otp.State{Secret: "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", RateLimit: otp.Standard, Window: 3}.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func(m *machine) error{
+		"boot":                          func(*machine) error { return nil },
+		"boot, datasource not reached":  func(m *machine) error { m.put(target.CloudRunInstanceID, ""); return nil },
+		"reset after a boot":            func(m *machine) error { m.mustRun(); _, err := m.reset("alice"); return err },
+		"reset":                         func(m *machine) error { live(m.T); _, err := m.reset("alice"); return err },
+		"reset in a rescue system":      func(m *machine) error { isLive = (*target.Target).Live; _, err := m.reset("alice"); return err },
+		"one boot that cannot read DMI": func(m *machine) error { m.put(target.DMIProductUUID, ""); m.mustRun(); return nil },
+		"state file of another as well": func(m *machine) error { m.put(stateFile("carol"), foreignState); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustRun()
+			old, _ := m.enrolled("alice")
+			m.put(stateFile("bob"), string(hand))
+			mine := m.read(target.Identity)
+			m.put(target.Identity, foreign)
+			if err := do(m); err != nil {
+				t.Fatal(err)
+			}
+			m.mustRun()
+			now, c := m.enrolled("alice")
+			if reset := strings.HasPrefix(name, "reset"); (now.Secret != old.Secret) != reset || reset && c.Generation != 2 {
+				t.Errorf("secret replaced: %v, generation %d\n%s", now.Secret != old.Secret, c.Generation, m.log.String())
+			}
+			if now.Mark.Identity != old.Mark.Identity {
+				t.Errorf("the state names %s, want %s", now.Mark.Identity, old.Mark.Identity)
+			}
+			if bob, err := readState(m.t, "bob"); err != nil || bob.Secret == "" {
+				t.Errorf("the secret made by hand: %v", err)
+			}
+			m.closed("carol")
+			if got, _, _ := strings.Cut(m.read(target.Identity), ","); !strings.HasPrefix(mine, got) {
+				t.Errorf("the cache is %s, want %s", got, mine)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,10 +43,17 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			return nil
 		}
 		state, err := readState(r.t, name)
+		if target.IsFault(err) {
+			return err
+		}
 		if err == nil && state.Mark.ID != "" {
-			if gone := r.accountGone(exists, name, state.Mark); gone != "" {
+			gone, err := r.accountGone(exists, name, state.Mark)
+			if err != nil {
+				return err
+			}
+			if gone != "" {
 				fmt.Fprintf(r.Log, "enroll: removed the PAM state file %q, since that account is %s\n", name, gone)
-				return r.t.Remove(file)
+				return r.removeState(name)
 			}
 		}
 		if err != nil {
@@ -66,7 +74,10 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 			if !delivered {
 				u.Why, u.Code = errCardLost.Error(), CodeCardLost
 			}
-			st.Users = append(st.Users, u)
+			// A user whom /etc/passwd has lost is listed already, as one without an account.
+			if !slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Name == name }) {
+				st.Users = append(st.Users, u)
+			}
 		}
 		if state.Mark.ID != "" {
 			live[state.Mark.ID] = true
@@ -92,19 +103,25 @@ func (r *run) leftovers(accounts []target.User, people []person, st *Status) err
 
 // accountGone returns what has become of the account of a state file, or "" where
 // it is there. A directory service that cannot be reached often answers that it
-// knows no such user, so the state of its users stays.
-func (r *run) accountGone(exists map[string]target.User, name string, m otp.Mark) string {
+// knows no such user, so the state of its users stays. So does that of an account that
+// /etc/shadow still has: then /etc/passwd has lost lines.
+func (r *run) accountGone(exists map[string]target.User, name string, m otp.Mark) (string, error) {
 	a, is := exists[name]
 	was, recorded := parseAccountID(m.Account)
 	switch {
 	case !is && recorded && was.directory:
-		return ""
+		return "", nil
 	case !is:
-		return "gone"
+		lost, err := r.t.InShadow(name)
+		if err != nil || !lost {
+			return "gone", err
+		}
+		fmt.Fprintf(r.Log, "enroll: %s: %s has no such account and %s has; the PAM state file is kept; remove the account by userdel, or restore %s from %s\n",
+			name, target.Passwd, target.Shadow, target.Passwd, target.PasswdBackup)
 	case recorded && was.replacedBy(identifyAccount(r.t, a)):
-		return "another one now"
+		return "another one now", nil
 	}
-	return ""
+	return "", nil
 }
 
 // errCardLost is said of a user whose secret is live and whose card is gone.

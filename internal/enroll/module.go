@@ -13,6 +13,7 @@ import (
 	"path"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -126,6 +127,25 @@ func (c carrier) read(t *target.Target) (text []byte, name string, err error) {
 	}
 	return nil, "", fmt.Errorf("%s and %s: %w; write the policy by write_files or under the key totp", c.file, c.module, ErrTwoCarriers)
 }
+
+// readPatiently is read with a second and a third try: many faults pass, and a boot that
+// fails by one leaves its users without an enrollment until the next run.
+func (c carrier) readPatiently(t *target.Target) (text []byte, name string, err error) {
+	for try := range readTries {
+		if try > 0 {
+			time.Sleep(readPause)
+		}
+		if text, name, err = c.read(t); !target.IsFault(err) {
+			break
+		}
+	}
+	return text, name, err
+}
+
+const (
+	readTries = 3
+	readPause = 100 * time.Millisecond
+)
 
 // same reports whether two texts are the same policy.
 func (c carrier) same(a, b []byte) bool {

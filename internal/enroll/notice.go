@@ -51,7 +51,7 @@ func (r *run) usable(st *Status) bool {
 	usable := false
 	_ = r.eachState(func(name, _ string) error {
 		_, err := readState(r.t, name)
-		usable = usable || err == nil && !strings.Contains(name, "~") && !lost[name]
+		usable = usable || err == nil && !strings.Contains(name, "~") && !lost[name] && checkStateMode(r.t, name) == nil
 		return nil
 	})
 	return usable

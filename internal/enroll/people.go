@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,13 +66,15 @@ func (r *run) directoryAccounts(ctx context.Context, local []target.User) []targ
 
 // people returns who is to be enrolled, in the order of /etc/passwd, then
 // those whom the policy names and who have no account.
-func (r *run) people(accounts []target.User) []person {
+func (r *run) people(accounts []target.User) ([]person, error) {
 	var people []person
 	named := map[string]bool{}
 	var groups target.Groups
 	if len(r.policy.SSHD.ExemptGroups) > 0 {
 		var err error
-		if groups, err = r.t.Groups(); err != nil {
+		if groups, err = r.t.Groups(); target.IsFault(err) {
+			return nil, err
+		} else if err != nil {
 			fmt.Fprintf(r.Log, "enroll: %v\n", err)
 		}
 	}
@@ -81,11 +84,15 @@ func (r *run) people(accounts []target.User) []person {
 			continue
 		}
 		keys, err := r.t.LoginKeys(a)
-		if err != nil {
+		unread := keysUnread(err)
+		if err != nil && unread == nil {
 			fmt.Fprintf(r.Log, "enroll: %s: %v\n", a.Name, err)
 		}
 		exempt := r.policy.SSHD.Exempts(a.Name, groups.Of(a), netip.Addr{})
 		r.exempt = r.exempt || exempt && a.CanLogin() && len(keys) > 0
+		if unread != nil {
+			keys = []target.LoginKey{{}} // there may be one
+		}
 		if !eligible(r.policy, a, keys, exempt) {
 			continue
 		}
@@ -101,7 +108,10 @@ func (r *run) people(accounts []target.User) []person {
 			people = append(people, person{name: a.Name, account: account, err: fmt.Errorf("%w, or rename the account by usermod -l", err)})
 			continue
 		}
-		p := newPerson(r.policy, a.Name, keys, nil)
+		p := person{name: a.Name, err: unread}
+		if unread == nil {
+			p = newPerson(r.policy, a.Name, keys, nil)
+		}
 		p.account = account
 		people = append(people, p)
 	}
@@ -114,7 +124,17 @@ func (r *run) people(accounts []target.User) []person {
 			people = append(people, person{name: u.Name, err: err})
 		}
 	}
-	return people
+	return people, nil
+}
+
+// keysUnread returns err, the error of reading login keys, if it is a fault of the machine.
+// A card must not be sealed then: its recipient could be the user's own login key. A
+// permission that even root lacks, as on a network file system, is no fault.
+func keysUnread(err error) error {
+	if !target.IsFault(err) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("login keys: %w; run totp-agent enroll when they can be read", err)
 }
 
 // eligible is the rule of the policy's enroll key (auto or listed).

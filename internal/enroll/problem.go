@@ -54,6 +54,7 @@ const (
 	CodeCardLost        = "card-lost"
 	CodeStateMissing    = "state-missing"
 	CodeStateDamaged    = "state-damaged"
+	CodeStateMode       = "state-mode"
 	CodeRateLimited     = "rate-limited"
 	CodeDiskLow         = "disk-low"
 	CodeCardUnconfirmed = "card-unconfirmed"
@@ -91,6 +92,7 @@ var Kinds = []Kind{
 
 	{CodeStateMissing, "the PAM state file is missing", "totp-agent reset USER", false},
 	{CodeStateDamaged, "the PAM state file is damaged", "totp-agent reset USER", false},
+	{CodeStateMode, "PAM refuses the mode or the owner of the PAM state file", "totp-agent enroll", false},
 	{CodeRateLimited, "a holder of the user's SSH key keeps trying codes, so right codes are refused too",
 		"journalctl -t sshd -t sshd-session -g 'publickey for USER '; remove the key it shows from the user's authorized_keys; then run: totp-agent reset USER", false},
 	{CodeDiskLow, "the disk is almost full; once it is full, every login is refused", "df -h /var/lib; df -i /var/lib; delete files", false},
@@ -128,7 +130,7 @@ func codeOf(err error) string {
 		code string
 	}{
 		{ErrUnknownID, CodeIdentityUnknown}, {ErrNoRecipient, CodeNoRecipient}, {ErrLoginKey, CodeLoginKey}, {errRecipients, CodeNoRecipient}, {ErrNoAccount, CodeNoAccount}, {ErrRootDenied, CodeRootDenied}, {policy.ErrUserName, CodeUserName},
-		{errCardLost, CodeCardLost}, {target.ErrReadOnly, CodeDiskReadOnly}, {target.ErrAttr, CodeFileAttributes}, {errPolicy, CodePolicyInvalid},
+		{errCardLost, CodeCardLost}, {errStateMode, CodeStateMode}, {target.ErrReadOnly, CodeDiskReadOnly}, {target.ErrAttr, CodeFileAttributes}, {errPolicy, CodePolicyInvalid},
 	} {
 		if errors.Is(err, c.err) {
 			return c.code

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
@@ -23,6 +25,7 @@ const (
 	stopRoot = "TEST_STOP_ROOT"
 	stopUser = "TEST_STOP_RESET" // reset this user; empty: enroll
 	adopting = "TEST_STOP_ADOPT" // with --adopt-machine, to testRecipient
+	batches  = "TEST_STOP_BATCH" // size of a batch
 	stopped  = 79
 )
 
@@ -35,6 +38,9 @@ func TestMain(m *testing.M) {
 
 func stopThere(step string) int {
 	isLive = func(*target.Target) bool { return true }
+	if n, err := strconv.Atoi(os.Getenv(batches)); err == nil {
+		batchSize = n
+	}
 	atStep = func(s string) {
 		if s == step {
 			os.Exit(stopped)
@@ -103,7 +109,7 @@ func TestStoppedWhileEnrolling(t *testing.T) {
 // and the others get one.
 func TestStoppedBetweenUsers(t *testing.T) {
 	m := newMachine(t)
-	m.put("/etc/passwd", "alice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n")
+	m.put("/etc/passwd", "root:x:0:0::/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n")
 	m.layer("version: 1\nusers:\n  - {name: alice, recipients: [" + testRecipient + "]}\n  - {name: bob, recipients: [" + testRecipient + "]}\n")
 	m.stop("written", "")
 	before, err := readState(m.t, "alice")
@@ -124,54 +130,86 @@ func TestStoppedBetweenUsers(t *testing.T) {
 	}
 }
 
-// A write that fails after the state file has its name, at the sync of the
-// directory, say, does not take the envelope away: the file is live, and the
-// next run makes its envelope ready. Failing before it, the envelope goes.
-func TestFailedReset(t *testing.T) {
-	for _, committed := range []bool{true, false} {
-		m := newMachine(t)
-		m.mustRun()
-		old, _ := m.enrolled("alice")
-		o := m.options()
-		o.fill()
-		box := deliver.OpenOutbox(m.t)
-		r := &run{Options: o, t: m.t, outbox: box}
-		_, err := r.resolveIdentity()
-		if err != nil {
-			t.Fatal(err)
+// five puts five users on a machine.
+func (m *machine) five() (names []string) {
+	passwd, layer := "root:x:0:0::/root:/bin/bash\n", "version: 1\nusers:\n"
+	for i := range 5 {
+		name := fmt.Sprintf("user%d", i)
+		names = append(names, name)
+		passwd += fmt.Sprintf("%s:x:%d:%d::/home/%s:/bin/bash\n", name, 1000+i, 1000+i, name)
+		layer += "  - {name: " + name + ", recipients: [" + testRecipient + "]}\n"
+	}
+	m.put(target.Passwd, passwd)
+	m.layer(layer)
+	return names
+}
+
+// secrets are those of the users who are enrolled.
+func (m *machine) secrets(names []string) map[string]string {
+	m.Helper()
+	secrets := map[string]string{}
+	for _, name := range names {
+		if s, err := readState(m.t, name); err == nil {
+			secrets[name] = s.Secret
 		}
-		if r.policy, _, err = LoadPolicy(m.t); err != nil {
-			t.Fatal(err)
-		}
-		p, err := r.person(context.Background(), "alice", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := r.make(p, old.Mark)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := box.Stage(e.Meta, e.sealed, nil); err != nil {
-			t.Fatal(err)
-		}
-		if committed {
-			if err := m.t.WriteFile(stateFile("alice"), e.state, 0o400); err != nil {
-				t.Fatal(err)
+	}
+	return secrets
+}
+
+// A run that is stopped after its first batch has enrolled that batch, and the next run
+// continues with the others.
+func TestStoppedBetweenBatches(t *testing.T) {
+	for step, want := range map[string]int{"staged": 0, "committed": 2, "promoted": 2} {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t)
+			names := m.five()
+			t.Setenv(batches, "2")
+			m.stop(step, "")
+			before := m.secrets(names)
+			if len(before) != want {
+				t.Errorf("%d users are enrolled, want %d", len(before), want)
+			}
+			m.continues(names, before)
+		})
+	}
+}
+
+// A run whose time is up commits what it has made.
+func TestTimeIsUp(t *testing.T) {
+	m := newMachine(t)
+	names := m.five()
+	live(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	made := 0
+	m.t.Fault(func(op, name string) error {
+		if op == "mkdir" && strings.HasPrefix(name, target.Staged+"/") {
+			if made++; made == 3 {
+				cancel()
 			}
 		}
-		if err := r.abandon("alice", e.ID); err != nil {
-			t.Fatal(err)
+		return nil
+	})
+	_, err := Run(ctx, m.t, m.options())
+	m.t.Fault(nil)
+	before := m.secrets(names)
+	if !errors.Is(err, context.Canceled) || len(before) != 3 {
+		t.Errorf("error %v, %d users are enrolled; want %v and 3", err, len(before), context.Canceled)
+	}
+	m.continues(names, before)
+}
+
+// continues checks that the next run keeps who is enrolled and enrolls the others, once.
+func (m *machine) continues(names []string, before map[string]string) {
+	m.Helper()
+	m.mustRun()
+	after := m.secrets(names)
+	for _, name := range names {
+		if _, c := m.enrolled(name); c.Generation != 1 {
+			m.Errorf("%s: generation %d, want 1", name, c.Generation)
 		}
-		if staged, _, err := box.IDs(); err != nil || staged[e.ID] != committed {
-			t.Errorf("committed %v: staged %v, %v", committed, staged, err)
-		}
-		m.mustRun()
-		now, c := m.enrolled("alice")
-		if committed && (now.Mark.ID != e.ID || c.Supersedes != old.Mark.ID) {
-			t.Errorf("the enrollment is %s, which supersedes %q; want %s and %s", now.Mark.ID, c.Supersedes, e.ID, old.Mark.ID)
-		}
-		if !committed && now.Mark.ID != old.Mark.ID {
-			t.Errorf("the enrollment is %s, want the old one", now.Mark.ID)
+		if before[name] != "" && before[name] != after[name] {
+			m.Errorf("%s: the secret was replaced", name)
 		}
 	}
 }

@@ -36,11 +36,13 @@ type ResetResult struct {
 
 	Remark string // about a channel with too little room, if any
 
+	Ready   bool // the envelope is ready for delivery; the error says why it is not
 	Adopted bool // the machine is bound to its machine-id now; other users have no secret
 }
 
 // Reset gives a user a new secret, backup codes and envelope. The old ones are
-// dead when it returns a result, which it does beside an error that came later. recipients, if any, take the place of
+// dead if it returns a result, also one beside an error. Without a result nothing has
+// changed for the user. recipients, if any, take the place of
 // those the policy has for this user. On a disk mounted elsewhere the machine
 // is taken to be the one that the disk was last used by.
 func Reset(ctx context.Context, t *target.Target, user string, recipients []string, o Options) (*ResetResult, error) {
@@ -108,6 +110,9 @@ func (r *run) resolveIdentity() (adopt bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if old, err = r.correct(old); err != nil {
+		return false, err
+	}
 	switch {
 	case !old.IsZero() && (!runs(r.t) || old.same(r.here.Identity) || !r.here.known && old.sameHardware(r.here.Identity)):
 		r.here.Identity = old
@@ -136,6 +141,9 @@ func (r *run) person(ctx context.Context, user string, recipients []string) (per
 		return person{}, fmt.Errorf("%w: %w", errDirectory, err)
 	}
 	keys, err := r.t.LoginKeys(account)
+	if unread := keysUnread(err); unread != nil {
+		return person{}, unread
+	}
 	if err != nil {
 		fmt.Fprintf(r.Log, "reset: %s: %v\n", user, err)
 	}
@@ -153,51 +161,70 @@ func (r *run) person(ctx context.Context, user string, recipients []string) (per
 	return p, p.err
 }
 
-// reset enrolls one user with two more steps: logins that were in flight when the new
-// file took its place may rename the old one back over it, so the envelope is
-// made ready only when no such login is left and the file is still ours.
+// reset enrolls one user. From the commit on the old secret is dead, and there is a result
+// whatever else fails. What can fail without harm is done before.
 func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
-	old, err := readState(r.t, p.name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(r.Log, "reset: %s: %v; taking its place\n", p.name, err)
+	old, errOld := readState(r.t, p.name)
+	if errOld != nil && !errors.Is(errOld, fs.ErrNotExist) {
+		fmt.Fprintf(r.Log, "reset: %s: %v; taking its place\n", p.name, errOld)
 	}
 	m, err := r.make(p, old.Mark)
 	if err != nil {
 		return nil, err
 	}
-	ways, spent, err := r.outbox.Ways(r.policy, p.name, m.compact != nil)
-	if err != nil {
+	m.replaces = !errors.Is(errOld, fs.ErrNotExist)
+	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Remark: r.misfit(p)}
+	if res.Ways, res.Spent, err = r.outbox.Ways(r.policy, p.name, m.compact != nil); err != nil {
 		return nil, err
 	}
-	if err := r.outbox.Stage(m.Meta, m.sealed, m.compact); err != nil {
+	live := runs(r.t)
+	if !live {
+		if err := r.announce(m.ID); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.outbox.Write(m.Meta, m.sealed, m.compact); err != nil {
 		return nil, err
 	}
-	atStep("staged")
-	if err := r.commit(ctx, p.name, m); err != nil {
-		return nil, errors.Join(err, r.abandon(p.name, m.ID))
+	err = errors.Join(r.finish(ctx, []*made{&m}), m.err)
+	if !m.live {
+		return nil, err
 	}
-	atStep("committed")
-	// From here on the old secret is dead, whatever else fails.
-	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Ways: ways, Spent: spent, Remark: r.misfit(p)}
-	if runs(r.t) {
+	res.Ready = m.ready
+	if live {
 		if err := clearTally(r.t, p.name); err != nil {
 			fmt.Fprintf(r.Log, "reset: %s: %v\n", p.name, err)
 		}
-	} else {
-		r.adopted = m.ID
-		if err := r.remember(); err != nil {
-			return res, err
-		}
 	}
-	if err := r.outbox.Promote(m.ID); err != nil {
-		return res, err
+	errs := []error{err, r.forgetTries(p.name)}
+	if m.ready {
+		errs = append(errs, r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }))
 	}
-	atStep("promoted")
 	// A user can log in now, so a notice that no user can is no longer true.
-	return res, errors.Join(
-		r.forgetTries(p.name),
-		r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }),
-		r.writeNotice(ctx, ""))
+	return res, errors.Join(append(errs, r.writeNotice(ctx, ""))...)
+}
+
+// announce records, before the commit of a reset on a mounted disk, the enrollment that the
+// next boot may adopt. Those of earlier resets stay as long as their state files are there.
+func (r *run) announce(id string) error {
+	have, err := readBound(r.t)
+	if err != nil {
+		return err
+	}
+	ids := strings.Fields(have.Adopt)
+	live := map[string]bool{}
+	err = r.eachState(func(name, _ string) error {
+		if s, err := readState(r.t, name); err == nil {
+			live[s.Mark.ID] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !live[id] })
+	r.adopted = strings.Join(append(ids, id), " ")
+	return r.remember()
 }
 
 // forgetTries empties the counter of pam_faillock for a user, who need not wait for
@@ -213,32 +240,50 @@ func (r *run) forgetTries(user string) error {
 	return f.Close()
 }
 
-// commit puts the new state file in place until it stays there.
-func (r *run) commit(ctx context.Context, user string, m made) error {
+// outlast makes sure that no login puts an old state file back. The PAM module writes a
+// temporary file and then checks that the state file is still the one that it has read, so
+// only a login whose temporary file is there can rename it over the new one.
+func (r *run) outlast(ctx context.Context, ms []*made) error {
 	for range settleTries {
-		if err := r.t.WriteFile(stateFile(user), m.state, 0o400); err != nil {
-			return err
+		users := map[string]bool{}
+		for _, m := range ms {
+			if m.replaces && m.live && m.err == nil {
+				users[m.User] = true
+			}
 		}
-		// Once the new file is there, the reset is carried through.
-		if err := r.settle(context.WithoutCancel(ctx), user); err != nil {
-			return err
-		}
-		now, err := readState(r.t, user)
-		if err == nil && now.Mark.ID == m.ID {
+		if len(users) == 0 {
 			return nil
 		}
-		fmt.Fprintf(r.Log, "reset: %s: a login put the old secret back; trying again\n", user)
+		if err := r.settle(ctx, users); err != nil {
+			return err
+		}
+		again := false
+		for _, m := range ms {
+			if !users[m.User] || r.holds(m) {
+				continue
+			}
+			again = true
+			fmt.Fprintf(r.Log, "enroll: %s: a login put the old secret back; trying again\n", m.User)
+			m.err = r.t.WriteFile(stateFile(m.User), m.state, 0o400)
+			m.live = m.err == nil || r.holds(m)
+		}
+		if !again {
+			return nil
+		}
 	}
-	return ErrBusy
+	for _, m := range ms {
+		if m.replaces && m.err == nil && !r.holds(m) {
+			m.live, m.err = false, ErrBusy
+		}
+	}
+	return nil
 }
 
-// abandon undoes a reset that did not get through: the envelope goes only if
-// the state file is not the one it belongs to.
-func (r *run) abandon(user, id string) error {
-	if now, err := readState(r.t, user); err == nil && now.Mark.ID == id {
-		return nil
-	}
-	return r.outbox.Discard(id)
+// holds reports whether the user's state file is the one of m. One that cannot be read may
+// be it.
+func (r *run) holds(m *made) bool {
+	now, err := readState(r.t, m.User)
+	return err == nil && now.Mark.ID == m.ID || target.IsFault(err)
 }
 
 const (
@@ -249,17 +294,17 @@ const (
 	settleLimit = 5 * time.Second
 )
 
-// settle waits until the PAM module has no temporary file of this user left
+// settle waits until the PAM module has no temporary file of these users left
 // that a login could still rename over the state file. Those of logins that
 // died are removed.
-func (r *run) settle(ctx context.Context, user string) error {
+func (r *run) settle(ctx context.Context, users map[string]bool) error {
 	if !runs(r.t) {
 		return nil
 	}
 	for deadline := time.Now().Add(settleLimit); ; {
 		var temps []string
 		err := r.eachState(func(name, file string) error {
-			if rest, ok := strings.CutPrefix(name, user+"~"); ok && "~"+rest != heldSuffix {
+			if user, rest, ok := strings.Cut(name, "~"); ok && users[user] && "~"+rest != heldSuffix {
 				temps = append(temps, file)
 			}
 			return nil

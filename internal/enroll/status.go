@@ -167,6 +167,10 @@ func (u *UserStatus) refresh(t *target.Target, box *deliver.Outbox) error {
 		return nil
 	}
 	u.ID, u.Generation, u.Used = s.Mark.ID, s.Mark.Generation, s.Used
+	if err := checkStateMode(t, u.Name); err != nil {
+		u.Enrolled, u.Why, u.Code = false, err.Error(), CodeStateMode
+		return nil
+	}
 	if u.ID == "" {
 		u.Enrolled, u.Why, u.Code = true, "enrolled by hand, not by the agent", ""
 		return nil

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"context"
 	"encoding/base32"
 	"encoding/base64"
 	"errors"
@@ -45,6 +46,8 @@ func (r *run) user(p person, u *UserStatus) (*made, error) {
 			u.Enrolled, u.ID, u.Generation, u.Used = true, state.Mark.ID, state.Mark.Generation, state.Used
 			return nil, nil
 		}
+	case target.IsFault(err):
+		return nil, err
 	case !errors.Is(err, fs.ErrNotExist):
 		// The PAM module denies a file that it cannot read, so the user is
 		// locked out: a new enrollment is the way back.
@@ -53,13 +56,14 @@ func (r *run) user(p person, u *UserStatus) (*made, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	m, err := r.make(p, state.Mark)
-	if err != nil {
-		return nil, err
+	m, errMake := r.make(p, state.Mark)
+	if errMake != nil {
+		return nil, errMake
 	}
 	if err := r.outbox.Write(m.Meta, m.sealed, m.compact); err != nil {
 		return nil, err
 	}
+	m.replaces = !errors.Is(err, fs.ErrNotExist)
 	m.sealed, m.compact = nil, nil // as many as there are users need not be in memory
 	return &m, nil
 }
@@ -117,18 +121,17 @@ func ids(metas []deliver.Meta) map[string]bool {
 // files, are durable before the first state file takes its name, and all their
 // names are before the first envelope is ready: the order of one enrollment, with
 // one sync for each step of all.
-// The errors of single users are in failed; err is that of all.
-func (r *run) finish(ms []*made) (failed map[string]error, err error) {
+//
+// The errors of single users are in made; err is that of all. Either way live says of each
+// what is true now: an enrollment whose state file has its name is live, and its envelope
+// stays for the next run if it cannot be made ready now.
+func (r *run) finish(ctx context.Context, ms []*made) (err error) {
 	if len(ms) == 0 {
-		return nil, nil
+		return nil
 	}
-	failed = map[string]error{}
 	files := make([]*target.Prepared, len(ms))
 	for i, m := range ms {
-		// An envelope without its state file goes with the leftovers.
-		if files[i], err = r.t.Prepare(stateFile(m.User), m.state, 0o400); err != nil {
-			failed[m.User] = err
-		}
+		files[i], m.err = r.t.Prepare(stateFile(m.User), m.state, 0o400)
 	}
 	if err := r.outbox.Settle(target.PAMStateDir); err != nil {
 		for _, f := range files {
@@ -136,36 +139,56 @@ func (r *run) finish(ms []*made) (failed map[string]error, err error) {
 				err = errors.Join(err, f.Discard())
 			}
 		}
-		return nil, err
+		return err
 	}
 	atStep("staged")
-	var committed []string
+	defer func() { err = errors.Join(err, r.discardDead(ms)) }()
 	for i, m := range ms {
 		if files[i] == nil {
 			continue
 		}
-		if err := files[i].Commit(); err != nil {
-			failed[m.User] = err
-			continue
-		}
-		committed = append(committed, m.ID)
+		m.err = files[i].Commit()
+		m.live = m.err == nil
 		atStep("written")
 	}
 	if err := r.t.SyncDir(target.PAMStateDir); err != nil {
-		return nil, err
+		return err
+	}
+	// Once the new files are there, their enrollments are carried through.
+	if err := r.outlast(context.WithoutCancel(ctx), ms); err != nil {
+		return err
 	}
 	atStep("committed")
+	var committed []string
+	for _, m := range ms {
+		if m.live && m.err == nil {
+			committed = append(committed, m.ID)
+		}
+	}
 	if err := r.outbox.Promote(committed...); err != nil {
-		return nil, err
+		return err
 	}
 	atStep("promoted")
-	r.enrolled = map[string]string{}
+	if r.enrolled == nil {
+		r.enrolled = map[string]string{}
+	}
 	for _, m := range ms {
-		if failed[m.User] == nil {
+		if m.ready = m.live && m.err == nil; m.ready {
 			r.enrolled[m.User] = m.ID
 		}
 	}
-	return failed, nil
+	return nil
+}
+
+// discardDead removes the staged envelopes of enrollments that are not live.
+func (r *run) discardDead(ms []*made) error {
+	var errs []error
+	for _, m := range ms {
+		if !m.live {
+			errs = append(errs, r.outbox.Discard(m.ID))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // A made enrollment waits for its commit.
@@ -174,6 +197,11 @@ type made struct {
 	state   []byte // the PAM state file's text
 	sealed  []byte
 	compact []byte // sealed as well; nil if no channel wants it, or none could take it
+
+	replaces bool  // there is a state file in whose place this one is put
+	live     bool  // the state file has its name
+	ready    bool  // the envelope is ready for delivery
+	err      error // why one of both is not so
 }
 
 // make makes secret, card and envelope of an enrollment that takes the place

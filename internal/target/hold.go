@@ -22,7 +22,7 @@ type held struct {
 // View is the same system for one pass over it, which may hold directories without
 // anybody else's seeing that. [Target.Release] ends it; Close would close both.
 func (t *Target) View() *Target {
-	return &Target{dir: t.dir, root: t.root, runner: t.runner, trace: t.trace}
+	return &Target{dir: t.dir, root: t.root, runner: t.runner, trace: t.trace, fault: t.fault}
 }
 
 // Hold keeps directories open, for as long as nobody moves or removes them, and
@@ -72,6 +72,9 @@ func (t *Target) at(rel string) (*os.Root, string) {
 
 // open opens a directory for reading.
 func (t *Target) open(rel string) (*os.File, error) {
+	if err := t.check("open", rel); err != nil {
+		return nil, err
+	}
 	for _, h := range t.held {
 		if h.rel == rel {
 			return h.root.Open(".")
@@ -83,6 +86,9 @@ func (t *Target) open(rel string) (*os.File, error) {
 
 // rename is done from the nearest open directory above both names.
 func (t *Target) rename(from, to string) error {
+	if err := t.check("rename", to); err != nil {
+		return err
+	}
 	for _, h := range t.held {
 		f, ok := strings.CutPrefix(from, h.rel+"/")
 		if !ok {
@@ -97,6 +103,9 @@ func (t *Target) rename(from, to string) error {
 
 // create opens a new file for writing.
 func (t *Target) create(rel string, mode os.FileMode) (*os.File, error) {
+	if err := t.check("create", rel); err != nil {
+		return nil, err
+	}
 	root, rel := t.at(path.Clean(rel))
 	return root.OpenFile(rel, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 }

@@ -119,6 +119,9 @@ func (t *Target) HostKeys() ([]string, error) {
 			continue
 		}
 		b, err := t.ReadFile(path.Join(SSHDir, e.Name()))
+		if IsFault(err) {
+			return nil, err
+		}
 		if err != nil {
 			continue // a dangling link, say: no key that sshd would show
 		}

@@ -132,6 +132,7 @@ const (
 // What the machine says about itself.
 const (
 	Passwd          = "/etc/passwd"
+	PasswdBackup    = "/etc/passwd-" // by useradd(8) and its kin
 	Shadow          = "/etc/shadow"
 	GShadow         = "/etc/gshadow"
 	Group           = "/etc/group"

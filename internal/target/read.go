@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 )
 
 // maxRead is the largest file that ReadFile reads: none of those the agent
@@ -46,6 +47,21 @@ func ReadAll(name string, f *os.File) ([]byte, error) {
 	return b, nil
 }
 
+// IsFault reports whether err is a fault of the machine (EIO, EMFILE, EACCES, …) that says
+// nothing about the file: it may be missing, or there and whole. A missing file, a name that
+// leads nowhere and content that is refused are no faults.
+func IsFault(err error) bool {
+	if _, ok := errors.AsType[syscall.Errno](err); !ok {
+		return false
+	}
+	for _, e := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG} {
+		if errors.Is(err, e) {
+			return false
+		}
+	}
+	return true
+}
+
 // ReadDir lists a directory, sorted by name.
 func (t *Target) ReadDir(name string) ([]fs.DirEntry, error) {
 	rel, err := t.resolve(name, true)
@@ -69,6 +85,9 @@ func (t *Target) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, er
 	if err != nil {
 		return nil, err
 	}
+	if err := t.check("open", rel); err != nil {
+		return nil, guest(name, err)
+	}
 	root, rel := t.at(rel)
 	f, err := root.OpenFile(rel, flag, mode)
 	return f, guest(name, err)
@@ -82,6 +101,9 @@ func (t *Target) OpenRegular(name string, flag int) (*os.File, error) {
 	rel, err := t.resolve(name, false)
 	if err != nil {
 		return nil, err
+	}
+	if err := t.check("open", rel); err != nil {
+		return nil, guest(name, err)
 	}
 	root, rel := t.at(rel)
 	f, err := openRegular(root, rel, flag)

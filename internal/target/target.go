@@ -46,6 +46,7 @@ type Target struct {
 	runner Runner
 	held   []held // the deepest first
 	trace  func(step, name string)
+	fault  func(op, name string) error
 }
 
 // Open opens the machine whose root directory is dir, a path of this host.
@@ -117,6 +118,9 @@ func (t *Target) Lstat(name string) (fs.FileInfo, error) {
 }
 
 func (t *Target) lstat(rel string) (fs.FileInfo, error) {
+	if err := t.check("lstat", rel); err != nil {
+		return nil, err
+	}
 	root, rel := t.at(rel)
 	return root.Lstat(rel)
 }

@@ -5,6 +5,8 @@ package target
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -114,5 +116,70 @@ func TestLockRefusesWhatOthersCanOpen(tt *testing.T) {
 	}
 	if _, err := t.LockFile("/d/other"); !errors.Is(err, ErrLockOpen) {
 		tt.Errorf("a file of another user: %v", err)
+	}
+}
+
+// TestIsFault: what is wrong with a file is no fault of the machine.
+func TestIsFault(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false}, {fs.ErrNotExist, false}, {ErrNotRegular, false}, {ErrTooLarge, false},
+		{&fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOENT}, false}, {syscall.ENOTDIR, false}, {syscall.ELOOP, false},
+		{&fs.PathError{Op: "open", Path: "/x", Err: syscall.EIO}, true}, {syscall.EMFILE, true}, {syscall.ENFILE, true},
+		{syscall.EACCES, true}, {syscall.ENOMEM, true}, {syscall.ESTALE, true},
+		{fmt.Errorf("layer: %w", errors.Join(syscall.EIO)), true},
+	} {
+		if got := IsFault(tt.err); got != tt.want {
+			t.Errorf("IsFault(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+// TestFault: an access that is to fail does, and the next one does not.
+func TestFault(t *testing.T) {
+	tg, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tg.Close()
+	for op, do := range map[string]func() error{
+		"open":    func() error { _, err := tg.ReadDir("/"); return err },
+		"lstat":   func() error { _, err := tg.Lstat("/"); return err },
+		"create":  func() error { return tg.WriteFile("/f", nil, 0o600) },
+		"write":   func() error { return tg.WriteFile("/f", nil, 0o600) },
+		"sync":    func() error { return tg.WriteFile("/f", nil, 0o600) },
+		"rename":  func() error { return tg.WriteFile("/f", nil, 0o600) },
+		"syncdir": func() error { return tg.WriteFile("/f", nil, 0o600) },
+		"syncfs":  func() error { return tg.Sync("/") },
+		"mkdir":   func() error { return tg.Create("/d", nil) },
+		"chmod":   func() error { return tg.Chmod("/d", 0o755) },
+		"remove":  func() error { return tg.RemoveAll("/d") },
+	} {
+		t.Run(op, func(t *testing.T) {
+			if err := tg.Create("/d", nil); err != nil && !errors.Is(err, fs.ErrExist) {
+				t.Fatal(err)
+			}
+			if op == "mkdir" {
+				if err := tg.RemoveAll("/d"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tg.Fault(func(o, _ string) error {
+				if o == op {
+					return syscall.EIO
+				}
+				return nil
+			})
+			err := do()
+			tg.Fault(nil)
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("error %v, want %v", err, syscall.EIO)
+			}
+			if err := do(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

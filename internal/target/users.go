@@ -4,10 +4,12 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,15 +47,44 @@ func (u User) CanLogin() bool {
 	return true
 }
 
+// ErrPasswd is about a file of accounts that cannot be the whole one, as a power cut or a
+// full disk leaves it.
+var ErrPasswd = errors.New("the file is empty or cut; restore it from " + PasswdBackup)
+
 // Users lists the accounts of /etc/passwd in the order of the file. Accounts
 // of directory services are not local and not listed; lines that are no
-// account are passed over, as the C library does.
+// account are passed over, as the C library does. A file without an account of uid 0, or
+// with a last line that is cut, is not believed ([ErrPasswd]): a caller would take accounts
+// that it has lost for removed ones.
 func (t *Target) Users() ([]User, error) {
 	b, err := t.ReadFile(Passwd)
 	if err != nil {
 		return nil, err
 	}
-	return parsePasswd(string(b)), nil
+	us := parsePasswd(string(b))
+	if !slices.ContainsFunc(us, func(u User) bool { return u.UID == 0 }) {
+		return nil, fmt.Errorf("%s: no account has uid 0: %w", Passwd, ErrPasswd)
+	}
+	last := b[bytes.LastIndexByte(b, '\n')+1:]
+	if len(last) > 0 && !bytes.ContainsAny(last[:1], "#+-") && bytes.Count(last, []byte(":")) != 6 {
+		return nil, fmt.Errorf("%s: the last line is incomplete: %w", Passwd, ErrPasswd)
+	}
+	return us, nil
+}
+
+// InShadow reports whether /etc/shadow has an account of that name. A name that it has and
+// /etc/passwd lacks is one that /etc/passwd has lost: userdel(8) removes both lines.
+func (t *Target) InShadow(name string) (bool, error) {
+	b, err := t.ReadFile(Shadow)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	for line := range bytes.Lines(b) {
+		if n, _, ok := bytes.Cut(line, []byte(":")); ok && string(n) == name {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // ErrNotInDirectory is returned where no source of the name service switch knows a

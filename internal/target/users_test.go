@@ -58,6 +58,36 @@ func TestUsers(tt *testing.T) {
 	}
 }
 
+// A file that is not the whole one is not believed.
+func TestUsersOfACutFile(tt *testing.T) {
+	const root, alice = "root:x:0:0:root:/root:/bin/bash\n", "alice:x:1000:1000::/home/alice:/bin/sh\n"
+	for text, want := range map[string]error{
+		"": ErrPasswd, "\n": ErrPasswd, "\x00\x00\x00": ErrPasswd, alice: ErrPasswd, root[:20]: ErrPasswd,
+		root + alice[:30]: ErrPasswd, root + "al": ErrPasswd,
+		root: nil, root + alice: nil, root + alice[:len(alice)-1]: nil, alice + root: nil, root + "+": nil, root + "# end": nil,
+		"toor:x:0:0::/root:/bin/sh\n": nil,
+	} {
+		t := open(tt)
+		put(tt, t, Passwd, text, 0o644)
+		if us, err := t.Users(); !errors.Is(err, want) || err != nil && us != nil {
+			tt.Errorf("%q: %v, %v; want %v", text, us, err, want)
+		}
+	}
+}
+
+func TestInShadow(tt *testing.T) {
+	t := open(tt)
+	if is, err := t.InShadow("alice"); is || err != nil {
+		tt.Errorf("without the file: %v, %v", is, err)
+	}
+	put(tt, t, Shadow, "root:*::\nalice:!:19000:0:99999:7:::\nbob", 0o600)
+	for name, want := range map[string]bool{"root": true, "alice": true, "ali": false, "bob": false, "carol": false} {
+		if is, err := t.InShadow(name); is != want || err != nil {
+			tt.Errorf("%s: %v, %v; want %v", name, is, err, want)
+		}
+	}
+}
+
 func FuzzPasswd(f *testing.F) {
 	f.Add("root:x:0:0:root:/root:/bin/bash\n")
 	f.Add(":::::::\n\n+::::::")

@@ -66,6 +66,9 @@ func (p *Prepared) Commit() error {
 
 // Discard removes the file instead.
 func (p *Prepared) Discard() error {
+	if err := p.t.check("remove", p.temp); err != nil {
+		return guest("/"+p.temp, err)
+	}
 	root, temp := p.t.at(p.temp)
 	return guest("/"+p.temp, root.Remove(temp))
 }
@@ -88,10 +91,14 @@ func (t *Target) prepare(name string, r io.Reader, mode fs.FileMode, sync bool) 
 	if err != nil {
 		return nil, guest(name, err)
 	}
-	err = fill(f, r, mode)
+	if err = t.check("write", rel); err == nil {
+		err = fill(f, r, mode)
+	}
 	t.note("write", rel)
 	if err == nil && sync {
-		err = f.Sync()
+		if err = t.check("sync", rel); err == nil {
+			err = f.Sync()
+		}
 		t.note("sync", rel)
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -116,8 +123,7 @@ func (t *Target) Create(dir string, files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	root, below := t.at(rel)
-	if err := root.Mkdir(below, 0o700); err != nil {
+	if err := t.mkdir(rel, 0o700); err != nil {
 		return guest(dir, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -126,7 +132,10 @@ func (t *Target) Create(dir string, files map[string][]byte) error {
 		if err != nil {
 			return guest(path.Join(dir, name), err)
 		}
-		err = errors.Join(fill(f, bytes.NewReader(data), 0o600), f.Close())
+		if err = t.check("write", path.Join(rel, name)); err == nil {
+			err = fill(f, bytes.NewReader(data), 0o600)
+		}
+		err = errors.Join(err, f.Close())
 		t.note("write", path.Join(rel, name))
 		if err != nil {
 			return guest(path.Join(dir, name), err)
@@ -177,7 +186,7 @@ func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error
 	}
 	parent := path.Dir(rel)
 	root, below := t.at(rel)
-	fi, err := root.Lstat(below)
+	fi, err := t.lstat(rel)
 	made = errors.Is(err, fs.ErrNotExist)
 	if made {
 		if _, err := t.lstat(parent); err != nil {
@@ -185,10 +194,10 @@ func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error
 				return false, guest(name, err)
 			}
 		}
-		if err := root.Mkdir(below, mode&0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := t.mkdir(rel, mode&0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return false, guest(name, err)
 		}
-		fi, err = root.Lstat(below)
+		fi, err = t.lstat(rel)
 	}
 	if err != nil {
 		return false, guest(name, err)
@@ -197,11 +206,22 @@ func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error
 		return false, &fs.PathError{Op: "mkdir", Path: name, Err: ErrNotOurs}
 	}
 	if fi.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != mode {
+		if err := t.check("chmod", rel); err != nil {
+			return false, guest(name, err)
+		}
 		if err := root.Chmod(below, mode); err != nil {
 			return false, guest(name, err)
 		}
 	}
 	return made, nil
+}
+
+func (t *Target) mkdir(rel string, mode fs.FileMode) error {
+	if err := t.check("mkdir", rel); err != nil {
+		return err
+	}
+	root, below := t.at(rel)
+	return root.Mkdir(below, mode)
 }
 
 // mkdirAll makes what is missing of rel, whatever the umask says.
@@ -265,6 +285,9 @@ func (t *Target) Remove(name string) error {
 	if err != nil {
 		return err
 	}
+	if err := t.check("remove", rel); err != nil {
+		return guest(name, err)
+	}
 	root, below := t.at(rel)
 	if err := root.Remove(below); err != nil {
 		return guest(name, err)
@@ -282,6 +305,9 @@ func (t *Target) RemoveAll(name string) error {
 	root, below := t.at(rel)
 	if _, err := root.Lstat(below); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err := t.check("remove", rel); err != nil {
+		return guest(name, err)
 	}
 	if err := root.RemoveAll(below); err != nil {
 		return guest(name, err)
@@ -307,6 +333,9 @@ func (t *Target) Chmod(name string, mode fs.FileMode) error {
 	rel, err := t.resolve(name, true)
 	if err != nil {
 		return err
+	}
+	if err := t.check("chmod", rel); err != nil {
+		return guest(name, err)
 	}
 	root, rel := t.at(rel)
 	return guest(name, root.Chmod(rel, mode))
@@ -350,7 +379,9 @@ func (t *Target) Sync(dirs ...string) error {
 		}
 		dev, err := device(d)
 		if err == nil && !done[dev] {
-			err = syncfs(d)
+			if err = t.check("syncfs", rel); err == nil {
+				err = syncfs(d)
+			}
 			t.note("syncfs", rel)
 			done[dev] = true
 		}
@@ -376,6 +407,9 @@ func (t *Target) syncDir(rel string) error {
 		return guest("/"+rel, err)
 	}
 	defer d.Close()
+	if err := t.check("syncdir", rel); err != nil {
+		return guest("/"+rel, err)
+	}
 	err = d.Sync()
 	t.note("syncdir", rel)
 	if errors.Is(err, syscall.EINVAL) {
