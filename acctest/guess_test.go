@@ -58,7 +58,7 @@ var network = []netip.Prefix{
 func inTarget(t *testing.T, r rootfs.Recipe, options func(*machine) []string, do func(*besieged)) {
 	t.Helper()
 	m := newMachineOf(t, r)
-	m.must("install", "-d", "-m", "0755", tallies) // systemd-tmpfiles makes it at boot
+	m.must("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/totp-agent.conf") // as at boot
 	cards := m.firstBoot()
 	b := &besieged{machine: m, card: cards["alice"], bob: cards["bob"]}
 	var err error
@@ -316,6 +316,31 @@ func TestParallelGuesses(t *testing.T) {
 								t.Errorf("%d sessions, IPv6 %v: one right code, %d accepted", n, six, v.in)
 							}
 						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// A user can neither fill the file system of the counters nor hold the lock of one, of
+// which pam_faillock makes that user the owner.
+func TestCountersOutOfReach(t *testing.T) {
+	t.Parallel()
+	for _, r := range rootfs.Debians {
+		t.Run(r.Suite, func(t *testing.T) {
+			t.Parallel()
+			inTarget(t, r, unlimited, func(b *besieged) {
+				if v, err := b.fire(t.Context(), sources(false, 1), []string{b.code()}); err != nil || v.in != 1 {
+					t.Errorf("the owner's login: %+v, %v", v, err)
+					return
+				}
+				if out := b.must("stat", "--format=%U", tallies+"/alice"); out != "alice\n" {
+					t.Errorf("the counter belongs to %q", out)
+				}
+				for _, script := range []string{"echo x >>" + tallies + "/alice", "flock --nonblock " + tallies + "/alice true", "ls " + tallies, ": >" + tallies + "/bob"} {
+					if s := run(t, b.Command(t.Context(), "setpriv", "--reuid=alice", "--regid=alice", "--init-groups", "sh", "-c", script)); s.code == 0 {
+						t.Errorf("alice can: %s", script)
 					}
 				}
 			})

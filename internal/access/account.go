@@ -132,38 +132,10 @@ func (c *Checker) groupNames(ctx context.Context, u target.User) []string {
 	for _, g := range c.groupsOf(u) {
 		names = append(names, g.name)
 	}
-	if !u.Directory && !c.directoryGroups() {
-		return names
-	}
-	out, err := c.t.Run(ctx, target.ID, "-G", "-n", "-z", "--", u.Name)
-	if err != nil {
-		return names
-	}
-	for name := range strings.SplitSeq(string(out), "\x00") {
-		if name != "" && !slices.Contains(names, name) {
+	for _, name := range c.t.DirectoryGroupsOf(ctx, u) {
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	return names
-}
-
-// directoryGroups reports whether groups may come from anywhere but /etc/group,
-// nsswitch.conf(5).
-func (c *Checker) directoryGroups() bool {
-	b, err := c.t.ReadFile(target.NSSwitch)
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		name, sources, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(name) != "group" {
-			continue
-		}
-		for s := range strings.FieldsSeq(sources) {
-			if !slices.Contains([]string{"files", "compat", "systemd", "[SUCCESS=merge]"}, s) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -318,7 +318,7 @@ func (c *checker) sshd(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	ls, err := logins(c.t, c.facts.policy.SSHD)
+	ls, err := logins(ctx, c.t, c.facts.policy.SSHD)
 	if err != nil {
 		return err
 	}

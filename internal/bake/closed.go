@@ -101,7 +101,7 @@ func (r *repairer) denies(ctx context.Context) bool {
 		return false
 	}
 	defer s.Close()
-	ls, err := logins(r.t, r.facts.policy.SSHD)
+	ls, err := logins(ctx, r.t, r.facts.policy.SSHD)
 	if err != nil || len(ls) == 0 {
 		return false
 	}

@@ -13,6 +13,11 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
+// tallyMode keeps users out of the directory of their counters, which pam_faillock makes
+// each user's own. One who fills the file system with it ends the counting for all, and one
+// who locks it keeps others from resetting it.
+const tallyMode = 0o700
+
 // repairIt is the remedy for what [Repair] puts right.
 const repairIt = "run: totp-agent check --repair"
 
@@ -23,8 +28,14 @@ func (c *checker) pam() {
 			c.add(Critical, "pam-module", path.Join(target.PAMModuleDirs[c.facts.arch][0], module), "is missing, so that no user can log in", "install "+pkg)
 		}
 	}
-	if c.t.Live() && !c.t.IsDir(target.PAMTallyDir) {
-		c.add(Degraded, "pam-tally-dir", target.PAMTallyDir, "is missing, so that parallel tries are not counted", repairIt)
+	if c.t.Live() {
+		fi, err := c.t.Lstat(target.PAMTallyDir)
+		switch {
+		case err != nil || !fi.IsDir():
+			c.add(Degraded, "pam-tally-dir", target.PAMTallyDir, "is missing, so parallel tries are not counted", repairIt)
+		case !owned(fi) || fi.Mode().Perm() != tallyMode:
+			c.add(Degraded, "pam-tally-dir", target.PAMTallyDir, "other users can enter it, and any of them could end the counting of tries", repairIt)
+		}
 	}
 	c.pamService()
 	c.pamCopy()

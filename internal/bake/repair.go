@@ -216,8 +216,15 @@ func (r *repairer) modes() error {
 		}
 		errs = append(errs, err)
 	}
-	if r.Running && !r.t.IsDir(target.PAMTallyDir) {
-		errs = append(errs, r.t.Mkdir(target.PAMTallyDir, 0o755))
+	if r.Running {
+		fi, err := r.t.Lstat(target.PAMTallyDir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			err = r.t.Mkdir(target.PAMTallyDir, tallyMode)
+		case err == nil && fi.IsDir() && (!owned(fi) || fi.Mode().Perm() != tallyMode):
+			err = r.own(target.PAMTallyDir, fi, tallyMode)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -120,7 +120,7 @@ func (b *baker) pam(context.Context) (string, error) {
 		return "", err
 	}
 	if b.t.Live() { // a boot makes it by tmpfiles.d(5)
-		if err := b.journal.mkdir(target.PAMTallyDir, 0o755); err != nil {
+		if err := b.journal.mkdir(target.PAMTallyDir, tallyMode); err != nil {
 			return "", err
 		}
 	}

@@ -175,7 +175,7 @@ type login struct {
 
 // logins are those of root, of all accounts that can log in and of nobody, from an
 // address that no rule is about and from one of each network that is exempt.
-func logins(t *target.Target, p policy.SSHD) ([]login, error) {
+func logins(ctx context.Context, t *target.Target, p policy.SSHD) ([]login, error) {
 	us, err := t.Users()
 	if err != nil {
 		return nil, err
@@ -193,6 +193,9 @@ func logins(t *target.Target, p policy.SSHD) ([]login, error) {
 		if u.UID > 0 {
 			if groups, err = t.GroupsOf(u); err != nil {
 				return nil, err
+			}
+			if len(p.ExemptGroups) > 0 { // sshd asks all that nsswitch.conf names
+				groups = append(groups, t.DirectoryGroupsOf(ctx, u)...)
 			}
 		}
 		for _, addr := range addresses(p) {
@@ -225,7 +228,7 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 			return "", fmt.Errorf("sshd.exempt_users: %q: %w: %w; leave it out, and give automation an account of its own", name, ErrEffective, policy.ErrExemptRoot)
 		}
 	}
-	ls, err := logins(b.t, b.facts.policy.SSHD)
+	ls, err := logins(ctx, b.t, b.facts.policy.SSHD)
 	if err != nil {
 		return "", err
 	}

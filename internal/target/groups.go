@@ -4,6 +4,7 @@
 package target
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"slices"
@@ -46,4 +47,39 @@ func (g Groups) Of(u User) []string {
 		}
 	}
 	return groups
+}
+
+// DirectoryGroupsOf lists the groups of an account that sshd sees where groups or the
+// account itself may come from a directory service: local ones are among them. It is empty
+// where they cannot, and where the service does not answer.
+func (t *Target) DirectoryGroupsOf(ctx context.Context, u User) []string {
+	if !u.Directory && !t.directoryGroups() {
+		return nil
+	}
+	out, err := t.Run(ctx, ID, "-G", "-n", "-z", "--", u.Name)
+	if err != nil {
+		return nil
+	}
+	return strings.FieldsFunc(string(out), func(r rune) bool { return r == 0 })
+}
+
+// directoryGroups reports whether groups may come from anywhere but /etc/group,
+// nsswitch.conf(5).
+func (t *Target) directoryGroups() bool {
+	b, err := t.ReadFile(NSSwitch)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		name, sources, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(name) != "group" {
+			continue
+		}
+		for s := range strings.FieldsSeq(sources) {
+			if !slices.Contains([]string{"files", "compat", "systemd", "[SUCCESS=merge]"}, s) {
+				return true
+			}
+		}
+	}
+	return false
 }
