@@ -227,6 +227,34 @@ systemctl --no-block start totp-repair.service`)
 	})
 }
 
+// SSH that was closed stays closed at a boot. What opens the login there is a unit of
+// the administrator's, which no repair takes away.
+func TestClosedSSHStaysClosed(t *testing.T) {
+	onEach(t, func(t *testing.T, r rootfs.Recipe) {
+		s := started(t, r)
+		cards := s.cards()
+		at := s.ssh(cards["alice"])
+		s.sh(`mkdir -p /etc/systemd/system/ssh.service.d
+printf '[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o AuthenticationMethods=publickey -f /root/sshd_config\n' >/etc/systemd/system/ssh.service.d/zz.conf
+printf 'UsePAM yes\nAuthenticationMethods publickey\n' >/root/sshd_config
+systemctl daemon-reload`)
+		if err := s.WaitConsole(t.Context(), "SSH is closed"); err != nil {
+			t.Fatal(err)
+		}
+		s.reboot()
+		for start := time.Now(); time.Since(start) < 8*time.Second; time.Sleep(200 * time.Millisecond) {
+			if r := (login.Go{}).Login(t.Context(), at, login.Try{User: "alice", Key: s.img.people["alice"].key, Methods: []string{login.PublicKey}}); r.Outcome == login.In {
+				t.Fatalf("after the boot, key alone: %v", r)
+			}
+		}
+		if out, errs, code := s.agent("status"); code != 1 || !strings.Contains(out, "SSH is closed") {
+			t.Errorf("status: exit %d\n%s%s", code, out, errs)
+		}
+		s.sh("rm /etc/systemd/system/ssh.service.d/zz.conf; systemctl daemon-reload; systemctl start totp-repair.service")
+		s.enter(cards["alice"], login.In)
+	})
+}
+
 // A file that was damaged while the server was down is right before sshd starts.
 func TestTheBootRepairsPAM(t *testing.T) {
 	onEach(t, func(t *testing.T, r rootfs.Recipe) {
@@ -239,6 +267,8 @@ func TestTheBootRepairsPAM(t *testing.T) {
 		if err := os.Remove(s.Path(target.SSHDDropIn)); err != nil {
 			t.Fatal(err)
 		}
+		const open = "UsePAM yes\nMatch all\n\tAuthenticationMethods publickey\n"
+		s.write(target.SSHDLogin, open, 0o600)
 		s.start()
 		if got := s.result("totp-agent.service"); got != "success" {
 			t.Errorf("totp-agent.service: %s", got)
@@ -250,6 +280,9 @@ func TestTheBootRepairsPAM(t *testing.T) {
 			t.Errorf("it is\n%s", now)
 		}
 		s.short(s.ssh(cards["alice"]), cards["alice"])
+		if r := (login.Go{}).Login(t.Context(), s.ssh(cards["alice"]), login.Try{User: "alice", Key: s.img.people["alice"].key, Methods: []string{login.PublicKey}}); r.Outcome == login.In {
+			t.Errorf("key alone: %v", r)
+		}
 		if r := (login.Go{}).Login(t.Context(), s.ssh(cards["alice"]), login.Try{User: "carol", Key: s.img.people["carol"].key, Methods: []string{login.PublicKey, login.KeyboardInteractive}, Answers: []string{s.img.people["carol"].password}}); r.Outcome == login.In {
 			t.Errorf("key and password: %v", r)
 		}

@@ -81,7 +81,7 @@ func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 		// run.
 		var lp loginPath
 		lp.Closed = bake.Closed(t)
-		lp.Findings, err = bake.CheckPAM(t)
+		lp.Findings, err = bake.CheckLogin(t)
 		st, errStatus := enroll.ReadStatus(e, t)
 		switch {
 		case errStatus != nil && *asJSON:

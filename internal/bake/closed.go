@@ -62,6 +62,11 @@ func (r *repairer) close(ctx context.Context, text string, deny bool) error {
 	if err == nil && string(old) == conf && Closed(r.t) == strings.TrimSpace(text) {
 		return nil
 	}
+	if deny { // a boot empties /run
+		if err := r.t.WriteFile(target.ClosedMark, nil, 0o600); err != nil {
+			fmt.Fprintf(r.Log, "repair: %v\n", err)
+		}
+	}
 	if err := r.t.Mkdir(target.RunDir, 0o755); err != nil {
 		return err
 	}
@@ -124,10 +129,13 @@ func (r *repairer) stop(ctx context.Context, deny bool) error {
 
 // open undoes close.
 func (r *repairer) open(ctx context.Context) error {
-	if !r.t.Exists(target.ClosedConf) && !r.t.Exists(target.ClosedBanner) && !r.t.Exists(target.ClosedUnit) {
-		return nil
-	}
 	var errs []error
+	if r.full { // else sshd was not asked
+		errs = append(errs, missingIsFine(r.t.Remove(target.ClosedMark)))
+	}
+	if !r.t.Exists(target.ClosedConf) && !r.t.Exists(target.ClosedBanner) && !r.t.Exists(target.ClosedUnit) {
+		return errors.Join(errs...)
+	}
 	stopped := r.t.Exists(target.ClosedUnit)
 	for _, name := range []string{target.ClosedConf, target.ClosedBanner, target.ClosedUnit} {
 		errs = append(errs, missingIsFine(r.t.Remove(name)))

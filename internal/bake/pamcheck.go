@@ -41,8 +41,9 @@ func (c *checker) pam() {
 	c.pamCopy()
 }
 
-// CheckPAM looks only at what authenticates a login, and asks no other program.
-func CheckPAM(t *target.Target) ([]Finding, error) {
+// CheckLogin looks only at what authenticates a login, and whether a file of ours that
+// decides about it was replaced. It asks no other program.
+func CheckLogin(t *target.Target) ([]Finding, error) {
 	f, err := repairFacts(t)
 	if !f.baked {
 		return nil, nil
@@ -52,6 +53,10 @@ func CheckPAM(t *target.Target) ([]Finding, error) {
 	}
 	c := &checker{t: t, facts: f}
 	c.pam()
+	names, _ := replaced(t)
+	for _, name := range names {
+		c.add(Critical, "file-altered", name, "is not as the bake wrote it", repairIt)
+	}
 	return c.findings, nil
 }
 

@@ -177,6 +177,7 @@ func (f *facts) plan(ctx context.Context, t *target.Target) (*plan, error) {
 		{etc + "timers.target.wants/" + target.DeliverTimer, etc + target.DeliverTimer},
 		{etc + "multi-user.target.wants/" + target.LoginsPath, etc + target.LoginsPath},
 		{etc + "multi-user.target.wants/" + target.RepairPath, etc + target.RepairPath},
+		{etc + "multi-user.target.wants/" + target.RecheckService, etc + target.RecheckService},
 		{etc + "multi-user.target.wants/" + f.sshService, f.sshUnit},
 		{etc + f.sshSocket, "/dev/null"},
 	}

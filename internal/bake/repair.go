@@ -25,8 +25,8 @@ type RepairOptions struct {
 	// Running: sshd runs or will, so that what cannot be repaired is to close it.
 	Running bool
 
-	// Boot: sshd has not started. Only PAM is looked at, and whether files of sshd
-	// are missing.
+	// Boot: sshd has not started. sshd is asked only if a file of ours is not as it was
+	// written, or if SSH was closed before the boot.
 	Boot bool
 }
 
@@ -52,7 +52,7 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	r := &repairer{RepairOptions: o, t: t}
+	r := &repairer{RepairOptions: o, t: t, full: !o.Boot || o.Running && t.Exists(target.ClosedMark)}
 	f, err := repairFacts(t)
 	if !f.baked {
 		return &r.done, nil
@@ -90,6 +90,7 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 type repairer struct {
 	RepairOptions
 	t     *target.Target
+	full  bool // sshd is asked
 	facts *facts
 	done  Repaired
 	plan  *plan // nil where sshd was not asked
@@ -246,16 +247,15 @@ func (r *repairer) own(name string, fi fs.FileInfo, mode fs.FileMode) error {
 	return nil
 }
 
-// sshdFiles are the files of ours that sshd needs to ask for a code.
-var sshdFiles = []string{target.SSHDMain, target.SSHDLogin, target.SSHDDropIn, target.SSHDHostKeys}
-
 // sshd puts our files of sshd right, and the drop-ins of the units that start it.
 func (r *repairer) sshd(ctx context.Context) error {
-	missing := slices.ContainsFunc(sshdFiles, func(name string) bool { return !r.t.IsRegular(name) })
-	if name, err := rootExempt(r.t, r.facts.policy.SSHD); err != nil || name != "" {
-		missing = true // a rule for a new name of root's
+	if names, known := replaced(r.t); len(names) > 0 || !known {
+		r.full = true
 	}
-	if r.Boot && !missing || !r.t.IsRegular(target.SSHD) {
+	if name, err := rootExempt(r.t, r.facts.policy.SSHD); err != nil || name != "" {
+		r.full = true // a rule for a new name of root's
+	}
+	if !r.full || !r.t.IsRegular(target.SSHD) {
 		return nil
 	}
 	p, err := r.facts.plan(ctx, r.t)
@@ -279,6 +279,11 @@ func (r *repairer) sshd(ctx context.Context) error {
 		}
 		r.changed(f.path, "")
 		changed, units = true, units || f.unit
+	}
+	if sums := r.facts.loginSums(p); len(errs) == 0 {
+		if same, err := sameFile(r.t, target.LoginSums, sums, 0o600); !same || err != nil {
+			errs = append(errs, r.t.WriteFile(target.LoginSums, sums, 0o600))
+		}
 	}
 	if units && r.t.Booted() {
 		_, err := r.t.Run(ctx, target.Systemctl, "daemon-reload")
@@ -308,7 +313,7 @@ func (r *repairer) findings(ctx context.Context) {
 	r.done.Left = nil
 	c := &checker{t: r.t, facts: r.facts}
 	c.pam()
-	if r.plan != nil && !r.Boot {
+	if r.plan != nil {
 		// A configuration that sshd cannot read, while it is being edited say, is not
 		// what it works with.
 		if err := c.sshd(ctx); err != nil {

@@ -201,7 +201,7 @@ func TestRepair(t *testing.T) {
 	}
 	m.bake()
 	good := m.read(target.PAMService)
-	m.must(m.Mkdir(target.PAMTallyDir, 0o755)) // tmpfiles.d does that
+	m.must(m.Mkdir(target.PAMTallyDir, tallyMode)) // tmpfiles.d does that
 	before := snapshot(t, m.Root(), true)
 	if changed, err := repaired(t, m, false); changed || err != nil {
 		t.Errorf("nothing to do: changed %v, %v", changed, err)
@@ -264,11 +264,11 @@ func TestRepairLoginPath(t *testing.T) {
 	}{
 		{"drop-in missing", func(m *machine) { m.must(m.Remove(target.SSHDDropIn)) }, true},
 		{"drop-in a directory", func(m *machine) { m.must(m.Remove(target.SSHDDropIn)); m.must(m.Mkdir(target.SSHDDropIn, 0o755)) }, true},
-		{"drop-in altered", func(m *machine) { m.put(target.SSHDDropIn, "UsePAM no\n", 0o600) }, false},
-		{"drop-in cut", func(m *machine) { m.put(target.SSHDDropIn, "", 0o600) }, false},
+		{"drop-in altered", func(m *machine) { m.put(target.SSHDDropIn, "UsePAM no\n", 0o600) }, true},
+		{"drop-in cut", func(m *machine) { m.put(target.SSHDDropIn, "", 0o600) }, true},
 		{"drop-ins gone", func(m *machine) { m.must(m.RemoveAll(target.SSHDDropInDir)) }, true},
 		{"host keys missing", func(m *machine) { m.must(m.Remove(target.SSHDHostKeys)) }, true},
-		{"unit's drop-in missing", func(m *machine) { m.must(m.RemoveAll(filepath.Dir(sshUnitTemplate))) }, false},
+		{"unit's drop-in missing", func(m *machine) { m.must(m.RemoveAll(filepath.Dir(sshUnitTemplate))) }, true},
 		{"state directory open", func(m *machine) { m.must(m.Chmod(target.PAMStateDir, 0o755)) }, true},
 		{"state directory missing", func(m *machine) { m.must(m.Remove(target.PAMStateDir)) }, true},
 		{"sshd_config open", func(m *machine) { m.must(m.Chmod(target.SSHDConfig, 0o666)) }, true},

@@ -142,6 +142,9 @@ func (b *baker) units(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if _, err := b.journal.write(target.LoginSums, b.facts.loginSums(b.plan), 0o600); err != nil {
+		return "", err
+	}
 	changed := 0
 	sockets, err := b.facts.socketLinks(b.t)
 	if err != nil {

@@ -22,7 +22,7 @@ type held struct {
 // View is the same system for one pass over it, which may hold directories without
 // anybody else's seeing that. [Target.Release] ends it; Close would close both.
 func (t *Target) View() *Target {
-	return &Target{dir: t.dir, root: t.root, runner: t.runner, trace: t.trace, fault: t.fault}
+	return &Target{dir: t.dir, root: t.root, runner: t.runner, trace: t.trace, fault: t.fault, confined: t.confined}
 }
 
 // Hold keeps directories open, for as long as nobody moves or removes them, and
@@ -62,10 +62,14 @@ func (t *Target) Release() error {
 // at is the nearest open directory above a path relative to the root, and the
 // path from there.
 func (t *Target) at(rel string) (*os.Root, string) {
+	c, fromC := t.confinedBelow(rel)
 	for _, h := range t.held {
-		if below, ok := strings.CutPrefix(rel, h.rel+"/"); ok {
+		if below, ok := strings.CutPrefix(rel, h.rel+"/"); ok && c.within(h.rel) {
 			return h.root, below
 		}
+	}
+	if root := c.open(t.root); root != nil {
+		return root, fromC
 	}
 	return t.root, rel
 }
@@ -89,13 +93,19 @@ func (t *Target) rename(from, to string) error {
 	if err := t.check("rename", to); err != nil {
 		return err
 	}
+	c, fromC := t.confinedBelow(from)
 	for _, h := range t.held {
 		f, ok := strings.CutPrefix(from, h.rel+"/")
-		if !ok {
+		if !ok || !c.within(h.rel) {
 			continue
 		}
 		if n, ok := strings.CutPrefix(to, h.rel+"/"); ok {
 			return h.root.Rename(f, n)
+		}
+	}
+	if d, toC := t.confinedBelow(to); d == c {
+		if root := c.open(t.root); root != nil {
+			return root.Rename(fromC, toC)
 		}
 	}
 	return t.root.Rename(from, to)

@@ -35,6 +35,12 @@ const (
 	// sshd's banner.
 	NoticeConf = RunDir + "/sshd-notice.conf"
 
+	// LoginSums has the hashes of our files that decide about a login.
+	LoginSums = StateDir + "/login-files"
+
+	// ClosedMark is there while SSH is closed, also across boots.
+	ClosedMark = StateDir + "/closed"
+
 	// ClosedConf is included by sshd while a login without a code cannot be ruled
 	// out. It denies every user, and shows ClosedBanner.
 	ClosedConf   = RunDir + "/sshd-closed.conf"

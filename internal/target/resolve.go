@@ -64,6 +64,9 @@ func (t *Target) resolve(name string, followLast bool) (string, error) {
 		if fi.Mode()&fs.ModeSymlink == 0 {
 			continue
 		}
+		if c, _ := t.confinedBelow(rel); c != nil {
+			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
+		}
 		if links++; links > maxLinks {
 			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
 		}

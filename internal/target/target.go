@@ -45,8 +45,10 @@ type Target struct {
 	root   *os.Root
 	runner Runner
 	held   []held // the deepest first
-	trace  func(step, name string)
-	fault  func(op, name string) error
+
+	confined []*confined
+	trace    func(step, name string)
+	fault    func(op, name string) error
 }
 
 // Open opens the machine whose root directory is dir, a path of this host.
@@ -59,13 +61,18 @@ func Open(dir string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{dir: dir, root: root}
+	t := &Target{dir: dir, root: root, confined: confine(deliverable)}
 	t.runner = execRunner{t}
 	return t, nil
 }
 
 // Close releases the root directory.
-func (t *Target) Close() error { return errors.Join(t.Release(), t.root.Close()) }
+func (t *Target) Close() error {
+	for _, c := range t.confined {
+		c.close()
+	}
+	return errors.Join(t.Release(), t.root.Close())
+}
 
 // Root is the root directory as a path of this host.
 func (t *Target) Root() string { return t.dir }
