@@ -161,7 +161,7 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	for j, a := range u.Accepted {
 		if a.Card == card {
 			if a.Generation < last.Generation {
-				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, a.Generation, last.Generation)
+				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes no longer work", ErrOlderGeneration, a.Generation, last.Generation)
 			}
 			if len(a.HostKeys) == 0 && len(c.HostKeys) > 0 && t.expired(now) {
 				return Verdict{}, t, ErrOtherHostKey
@@ -180,7 +180,7 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	case c.Generation == 0:
 		return Verdict{}, t, fmt.Errorf("%w: the compact form does not say which; take the full card from another channel", ErrSecondCard)
 	case c.Generation < last.Generation:
-		return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, c.Generation, last.Generation)
+		return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes no longer work", ErrOlderGeneration, c.Generation, last.Generation)
 	case c.Generation == max(last.Generation, 1):
 		return Verdict{}, t, fmt.Errorf("%w: %q was accepted on %s", ErrSecondCard, last.ID, last.Time.Format(time.DateOnly))
 	}
