@@ -126,13 +126,13 @@ var (
 	ErrRedirected      = errors.New("locks the user out: cloud-init gives the user keys that only print a message")
 	ErrNoUsableKey     = errors.New("has no key that sshd accepts")
 	ErrForcedCommand   = errors.New("has keys with a forced command only, so that the user gets no shell")
-	ErrNotListed       = errors.New("leaves out a user who is enrolled, and cloud-init does not make the account")
-	ErrNoKey           = errors.New("is enrolled and has no SSH key here")
+	ErrNotListed       = errors.New("is enrolled but not in this list, so cloud-init does not create the account")
+	ErrNoKey           = errors.New("is enrolled but gets no SSH key here; without one the user cannot log in")
 	ErrLateKeys        = errors.New("fetches the keys from the network after SSH has started, and a failed fetch leaves the user without a key")
-	ErrPanelKeys       = errors.New("keeps the provider's keys off the server, and a user who is enrolled has no other key here")
-	ErrNoShell         = errors.New("ends every session of a user who is enrolled")
-	ErrAccountExpires  = errors.New("ends the account of a user who is enrolled: from that day on PAM refuses the right code")
-	ErrPasswordExpires = errors.New("expires the password of a user who is enrolled: the login asks for the current password after the code, and refuses a user who does not have it")
+	ErrPanelKeys       = errors.New("keeps the provider's keys off the server, and an enrolled user has no other key here")
+	ErrNoShell         = errors.New("ends every session of an enrolled user")
+	ErrAccountExpires  = errors.New("ends the account of an enrolled user: from that day on PAM denies the login even with the right code")
+	ErrPasswordExpires = errors.New("has a password that expires at once: after the code PAM asks for the current password, and denies a user who does not know it")
 	ErrNotCreated      = errors.New("does not go with SSH keys: cloud-init 22.4 and later makes neither this user nor the users after it")
 )
 
@@ -140,7 +140,7 @@ var (
 var (
 	ErrNoWayOut     = errors.New("no channel brings the card out")
 	ErrUnknownWay   = errors.New("no channel is known to bring the card out")
-	ErrUnknownImage = errors.New("the image's channels are not known here")
+	ErrUnknownImage = errors.New("may be unable to log in: the image's channels are unknown")
 )
 
 // What a document can have wrong.
@@ -178,10 +178,10 @@ var (
 	ErrLoginFile   = errors.New("is a file that the image's login depends on")
 	ErrSSHUnit     = errors.New("changes how systemd starts sshd, so that sshd may not ask for the code")
 	ErrNoEffect    = errors.New("has settings without effect on the login, which the image's own settings decide")
-	ErrDenies      = errors.New("may deny the login of a user who is enrolled")
+	ErrDenies      = errors.New("may deny the login of an enrolled user")
 	ErrHidden      = errors.New("hides the policy or files of the login, which cloud-init or the image has written there before")
 	ErrOtherServer = errors.New("logs users in without asking for the code")
-	ErrExempt      = errors.New("lets a user who is enrolled log in with the key alone: the image exempts it from the code")
+	ErrExempt      = errors.New("lets an enrolled user log in with the key alone: the image exempts the user from the code")
 	ErrInstaller   = errors.New("is for Ubuntu's installer, and what is merged beside it would stay in the installer")
 )
 

@@ -108,8 +108,8 @@ func (s Spec) wayOut(h Host) (warnings, errs Errors) {
 		case h.Image == nil && p.Best(defaultChannels()) == Available:
 			// Most images have a fitting one.
 		case h.Image == nil:
-			warnings = append(warnings, &Error{Path: path, Value: u.Name, Rule: fmt.Errorf("%w, and at %s a card leaves only by %s", ErrUnknownImage, p.Name, strings.Join(p.Kinds(Available), ", ")),
-				Fix: "give the image's report, or add one of these channels to this document; " + s.howBanner(u, nil)})
+			warnings = append(warnings, &Error{Path: path, Value: u.Name, Rule: fmt.Errorf("%w, and at %s a card leaves only by %s", ErrUnknownImage, p.Name, strings.Join(p.Kinds(Available), " or ")),
+				Fix: "give the image's report (--image-report FILE), or add one of these channels to this document; " + s.howBanner(u, nil)})
 		case best == Unavailable && !p.OwnVendor:
 			errs = append(errs, p.noWay(path, u.Name, channels, best, "add one of these channels to this document or bake it into the image; "+s.howBanner(u, e)))
 		default:
@@ -140,7 +140,7 @@ func (s Spec) carries(e *policy.Effective, c Channel, user string) bool {
 
 // howBanner says what the channel that every host has asks of the recipients.
 func (s Spec) howBanner(u User, e *policy.Effective) string {
-	const how = "totpctl user-data --channel ssh-banner adds one, and needs post-quantum recipients (totpctl keygen --pq)"
+	const how = "--channel ssh-banner needs post-quantum recipients (totpctl keygen --pq)"
 	recipients := slices.Concat(u.Recipients, s.EscrowRecipients)
 	if e != nil {
 		own, escrow := e.RecipientsOf(u.Name)
@@ -153,7 +153,7 @@ func (s Spec) howBanner(u User, e *policy.Effective) string {
 		r, err := seal.ParseRecipient(text)
 		return err == nil && r.Class() == seal.Classic
 	}) {
-		return how + ", and this user's are classic"
+		return how + ", and a recipient of this user is classic"
 	}
 	return how
 }

@@ -150,7 +150,7 @@ func TestClassicBanner(t *testing.T) {
 	p, _ := FindProvider("hetzner")
 	for recipient, classic := range map[string]bool{aliceAge: true, hybrid(t): false} {
 		warnings, _ := Spec{Users: []User{{Name: "anna", Recipients: []string{recipient}}}}.Review(Host{Provider: p}, "", nil)
-		if len(warnings) != 1 || strings.Contains(warnings[0].Fix, "this user's are classic") != classic {
+		if len(warnings) != 1 || strings.Contains(warnings[0].Fix, "is classic") != classic {
 			t.Errorf("classic: %v: %v", classic, warnings)
 		}
 	}

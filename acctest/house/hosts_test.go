@@ -151,7 +151,7 @@ func TestUserDataCommands(t *testing.T) {
 			n++
 			dir := t.TempDir()
 			recipient := "age1…"
-			if strings.Contains(string(page), "keygen --pq > alice.txt") {
+			if strings.Contains(string(page), "keygen --pq -o alice-pq.key > alice.txt") {
 				recipient = "age1pq1…"
 			}
 			report, err := json.Marshal(map[string]any{"version": 1, "openssh": "9.2", "policy": pageImage(page)})

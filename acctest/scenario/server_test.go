@@ -145,7 +145,7 @@ func (o *owner) fetch(i *scenario.Instance) card.Card {
 		if !strings.Contains(said, "which is on the card") {
 			o.t.Errorf("of the host key: %q", said)
 		}
-		return o.card(out, said, "is the first, and knows the token")
+		return o.card(out, said, "is the first and contains the token")
 	}
 }
 

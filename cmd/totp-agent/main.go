@@ -5,8 +5,9 @@
 // enrolls the users of each instance at its boot.
 //
 // The exit status is 0 when done, 1 when something failed (for status and check: when
-// something needs attention), and 2 for wrong use or a wrong policy. What a verb has to say goes to standard error, what
-// it is asked for to standard output. Neither ever carries a secret.
+// something needs attention), and 2 for a usage error or an invalid policy. A command
+// writes its messages to standard error and its result to standard output. Neither ever
+// carries a secret.
 package main
 
 import (
@@ -27,15 +28,15 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// An env is what a verb works with.
+// An env is what a command works with.
 type env struct {
 	context.Context
 	out, err io.Writer
 	root     string
 }
 
-// A verb is one thing that the agent does. setup declares the flags and
-// returns what to do with the arguments that are left.
+// A verb is one command of the agent. setup declares the flags and returns the function
+// that handles the remaining arguments.
 type verb struct {
 	name, args, help string
 	rooted           bool // takes --root
@@ -44,22 +45,22 @@ type verb struct {
 }
 
 var verbs = []verb{
-	{"bake", "--policy FILE [--allow-untested-system]", "make this system an image that demands key and code", true, false, bakeVerb},
-	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, false, checkVerb},
-	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, false, selftestVerb},
-	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, false, cleanVerb},
+	{"bake", "--policy FILE [--allow-untested-system]", "set up this system as an image whose logins require key and code", true, false, bakeVerb},
+	{"check", "[--json | --repair]", "report what has changed since the bake", true, false, checkVerb},
+	{"selftest", "[--json] [--skip]", "verify with real logins by temporary users that key and code are required", false, false, selftestVerb},
+	{"clean", "[--report | --check]", "remove the data of the build machine from this image", true, false, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, true, enrollVerb},
-	{"layer", "", "take the key totp of an instance's data from cloud-init's module, by standard input", false, true, layerVerb},
-	{"deliver", "[--again]", "hand the envelopes that are ready to the channels", false, true, deliverVerb},
-	{"send", "", "send one envelope over the network, for deliver, by standard input (needs no privileges)", false, true, sendVerb},
-	{"logins", "", "retire envelopes of users who have logged in with a code, log rate limits and a full disk (after each login)", false, true, loginsVerb},
-	{"status", "[--json]", "print problems with the commands that end them, users and envelopes; exit 1 if there is a problem", false, true, statusVerb},
-	{"reset", "[--adopt-machine] [--recipient R]... USER", "give a user a new secret and envelope; the old one is dead", true, true, resetVerb},
+	{"layer", "", "read the instance's key totp on standard input, from cloud-init's module", false, true, layerVerb},
+	{"deliver", "[--again]", "deliver pending envelopes by the channels", false, true, deliverVerb},
+	{"send", "", "read one envelope on standard input and send it over the network; deliver runs it (needs no privileges)", false, true, sendVerb},
+	{"logins", "", "retire envelopes of users who have logged in with a code; log rate limits and a full disk (after each login)", false, true, loginsVerb},
+	{"status", "[--json]", "print users, envelopes and problems with the commands that end them; exit 1 if there is a problem", false, true, statusVerb},
+	{"reset", "[--adopt-machine] [--recipient R]... USER", "give a user a new secret and envelope; the old secret stops working", true, true, resetVerb},
 	{"version", "", "print the version", false, false, versionVerb},
 }
 
-// errUsage marks wrong use: exit status 2.
-var errUsage = errors.New("wrong use")
+// errUsage marks a usage error: exit status 2.
+var errUsage = errors.New("usage error")
 
 func run(args []string, out, errw io.Writer) int {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
@@ -78,7 +79,7 @@ func run(args []string, out, errw io.Writer) int {
 			return v.run(args[1:], out, errw)
 		}
 	}
-	fmt.Fprintf(errw, "totp-agent: %q: no such verb; see: totp-agent help\n", args[0])
+	fmt.Fprintf(errw, "totp-agent: %q: unknown command; run: totp-agent help\n", args[0])
 	return 2
 }
 
@@ -141,22 +142,22 @@ func exitStatus(err error) int {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "usage: totp-agent VERB [FLAGS] [ARGUMENTS]\n\n")
+	fmt.Fprint(w, "usage: totp-agent COMMAND [FLAGS] [ARGUMENTS]\n\n")
 	for _, v := range verbs {
 		fmt.Fprintf(w, "  %-8s %s\n", v.name, v.help)
 	}
-	fmt.Fprint(w, "\ntotp-agent VERB --help says more. Run as root.\n")
+	fmt.Fprint(w, "\nRun totp-agent COMMAND --help for the flags of a command. Run all commands as root.\n")
 }
 
-// none refuses arguments where a verb takes none.
+// none refuses arguments if the command takes none.
 func none(args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%w: %q: this verb takes no arguments", errUsage, args[0])
+		return fmt.Errorf("%w: %q: this command takes no arguments", errUsage, args[0])
 	}
 	return nil
 }
 
-// openNone is open for a verb that takes no arguments.
+// openNone is open for a command that takes no arguments.
 func (e env) openNone(args []string) (*target.Target, error) {
 	if err := none(args); err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func (e env) openNone(args []string) (*target.Target, error) {
 	return e.open()
 }
 
-// open returns the system that a verb works on.
+// open returns the system that a command works on.
 func (e env) open() (*target.Target, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("uid %d: this needs root; use sudo", os.Geteuid())

@@ -13,7 +13,7 @@
 // overwritten. Nothing of an envelope is shown before all of it has been
 // authenticated and the card in it has been checked.
 //
-// Exit codes: 0 done, 1 failed, 2 wrong use.
+// Exit codes: 0 done, 1 failed, 2 usage error.
 //
 // # Limits
 //
@@ -102,8 +102,8 @@ func unknownCommand(root *cobra.Command, name string) error {
 	return withHints(err, "totpctl --help lists the commands")
 }
 
-// runs marks whatever f returns as the failure of a command that was called
-// rightly; cobra's own errors are all about wrong use.
+// runs marks the errors of f as failures of a command with valid arguments. Cobra's own
+// errors are all usage errors.
 func runs(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := f(cmd, args); err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
-// sayOrigin says in one line of each card what is known of its origin, and what is
-// not. Where there is a ticket, accept has said it.
+// sayOrigin reports in one line for each card what is known about its origin, and what
+// is not. With a ticket, accept reports it.
 func (o openOptions) sayOrigin(cards []card.Card) {
 	if o.hostKey == "" && (o.json || o.ticket != "") {
 		return // a program reads the card, and knows no more than it did
@@ -21,28 +21,28 @@ func (o openOptions) sayOrigin(cards []card.Card) {
 	}
 }
 
-// unproven is what can be said of a card without a ticket.
+// unproven returns what is known about a card without a ticket.
 func (o openOptions) unproven(c card.Card) string {
-	const anybody = "anybody who knows your recipient can seal one; --ticket proves it"
+	const remedy = "any person who knows your recipient can seal one; use --ticket to verify it"
 	if o.hostKey == "" {
-		return fmt.Sprintf("not proven is who has sealed the card of %s, nor that the host keys on it are the server's: %s", account(c), anybody)
+		return fmt.Sprintf("not proven: who sealed the card of %s, and whether its host keys are the server's; %s", account(c), remedy)
 	}
 	text := fmt.Sprintf("the server has shown the host key %s, which is on the card of %s", o.hostKey, account(c))
 	if o.ticket == "" {
-		text += "; not proven is who has sealed the card: " + anybody
+		text += "; not proven: who sealed the card; " + remedy
 	}
 	return text
 }
 
-// proven says in one line what a ticket proves of a card's origin, and what not.
+// proven returns in one line what a ticket proves about a card's origin, and what not.
 func proven(c card.Card, v seal.Verdict) string {
-	const not = "not proven is that nobody else has read that user-data, as the provider and programs on the server can"
+	const not = "not proven: another reader of that user-data, such as the provider or a program on the server, could have made it"
 	who := "the card of " + account(c)
 	switch v.Standing {
 	case seal.Again:
 		return who + " is the one that was accepted before; " + not
 	case seal.Later:
-		text := fmt.Sprintf("%s is generation %d: it knows the token of this ticket's user-data, and the codes of all cards before it are dead", who, c.Generation)
+		text := fmt.Sprintf("%s is generation %d and contains the token of this ticket's user-data; the codes of all earlier cards no longer work", who, c.Generation)
 		if v.Gap {
 			text += "; this ticket has not seen the card that it replaces"
 		}
@@ -51,5 +51,5 @@ func proven(c card.Card, v seal.Verdict) string {
 		}
 		return text + "; " + not
 	}
-	return who + " is the first, and knows the token of this ticket's user-data, so that its host keys are from there; " + not
+	return who + " is the first and contains the token of this ticket's user-data, so its host keys are from that server; " + not
 }

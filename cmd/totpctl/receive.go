@@ -70,6 +70,7 @@ envelope's file as its argument. What is in them only their owners can open.`,
 
     $ totpctl receive --unix /run/vm1-enroll.sock --server --dir vm1 --count 1
 
+    $ (umask 077; touch credentials)
     $ printf 'web-1 token-sha256 %s\n' $(printf %s "$TOKEN" | sha256sum | cut -d' ' -f1) >>credentials
     $ totpctl receive --listen :8443 --cert cert.pem --key key.pem --credentials credentials --dir /srv/envelopes`,
 		Args: atMost(0),

@@ -212,9 +212,12 @@ func isKeyText(v string) bool {
 // maxLines bounds a file of keys.
 const maxLines = 1 << 20
 
-// readRecipients returns the recipients in a file. SSH keys that cannot decrypt are
-// skipped with a warning where there are others, as age does: a file of all keys of
-// an account often has some.
+var errNoRecipient = errors.New("no recipient")
+
+// readRecipients returns the recipients in a file, at least one: a file without any is
+// often what is left of a keygen that failed. SSH keys that cannot decrypt are skipped
+// with a warning where there are others, as age does: a file of all keys of an account
+// often has some.
 func readRecipients(name string) ([]string, error) {
 	lines, err := readNumbered(name)
 	if err != nil {
@@ -224,7 +227,10 @@ func readRecipients(name string) ([]string, error) {
 		_, err := seal.ParseRecipient(line)
 		return !errors.Is(err, seal.ErrUnsupportedSSH) && !errors.Is(err, seal.ErrShortRSA)
 	})
-	if len(good) == 0 {
+	switch {
+	case len(lines) == 0:
+		return nil, withHints(fmt.Errorf("file %q: %w", name, errNoRecipient), "write the output of totpctl keygen -y to it")
+	case len(good) == 0:
 		return texts(skipped), nil // an error says why
 	}
 	for _, l := range skipped {

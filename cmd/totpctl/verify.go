@@ -63,7 +63,7 @@ long between two runs: servers with OpenSSH 9.8 or newer lock out addresses that
 fail too often.
 
 Exit codes: 0 all that was tried is as expected, 1 a row is not or the server did
-not answer, 2 wrong use.`,
+not answer, 2 usage error.`,
 		Example: `    $ totpctl verify 203.0.113.7
 
     $ totpctl verify -i ~/.ssh/id_ed25519 --card alice.age 203.0.113.7

@@ -170,9 +170,9 @@ func TestReview(t *testing.T) {
 		{"no way out", alice + `provider = "hetzner"` + "\n" + `image_report = "` + report + `"`, cloudinit.ErrNoWayOut, "user[0]", nil},
 		{"a key that the image refuses", strings.Replace(alice, aliceSSH, ecdsa, 1) + `image_report = "` + report + `"`, cloudinit.ErrImageRefusesKey, "user[0].ssh_keys[0]", nil},
 		{"root is refused", root + `image_report = "` + report + `"`, cloudinit.ErrRootDenied, "user[0].name", nil},
-		{"unknown image", alice + `provider = "hetzner"`, nil, "", []string{`user[0]: "alice": the image's channels are not known`}},
+		{"unknown image", alice + `provider = "hetzner"`, nil, "", []string{`user[0]: "alice": may be unable to log in`}},
 		{"two at once", "user { name = \"alice\" }\nprovider = \"hetzner\"\nmerge = \"#cloud-config\\nusers: [alice]\\n\"", nil, "", []string{
-			`user[0]: "alice": the image's channels are not known`, `merge:2:9: users[0]: "alice": is enrolled and has no SSH key`, `user "alice": no recipient`}},
+			`user[0]: "alice": may be unable to log in`, `merge:2:9: users[0]: "alice": is enrolled but gets no SSH key`, `user "alice": no recipient`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, err := configure(t, tt.body)

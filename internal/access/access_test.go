@@ -277,6 +277,21 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestFixRepairs: a remedy that begins with a command that only shows the fault also
+// says what to change.
+func TestFixRepairs(t *testing.T) {
+	for r, d := range reasons {
+		for _, show := range []string{"grep ", "sshd -t", "ssh-keygen -l"} {
+			if _, rest, _ := strings.Cut(d.fix, "; "); strings.HasPrefix(d.fix, show) && rest == "" {
+				t.Errorf("%s: %q only shows the fault", r, d.fix)
+			}
+		}
+		if strings.Contains(d.fix, "/etc/ssh") && !strings.HasSuffix(d.fix, thenReload) {
+			t.Errorf("%s: %q leaves the old setting or the notice", r, d.fix)
+		}
+	}
+}
+
 func (m *machine) asRoot() {
 	m.user = target.User{Name: "root", Home: "/root", Shell: "/bin/bash"}
 	m.put("/root/.ssh/authorized_keys", ed25519Key, 0o600)

@@ -72,6 +72,10 @@ type description struct {
 	unknown   bool
 }
 
+// thenReload ends the remedy for a setting of sshd. The second command removes the
+// notice.
+const thenReload = "; run: systemctl reload ssh; totp-agent enroll"
+
 var reasons = map[Reason]description{
 	ShellMissing:    {text: "the login shell does not exist or is not executable", fix: "usermod -s /bin/bash USER"},
 	ShellNoLogin:    {text: "the login shell ends every session", fix: "usermod -s /bin/bash USER"},
@@ -80,21 +84,21 @@ var reasons = map[Reason]description{
 	PasswordExpired: {text: "the password has expired, so PAM asks for a new one", fix: "chage -M -1 USER"},
 	PasswordChange:  {text: "the password must be changed at the next login, which needs the old one", fix: "chage -d \"$(date +%F)\" USER"},
 
-	SSHDRejects:      {text: "sshd rejects its configuration", fix: "sshd -t"},
-	DenyUsers:        {text: "DenyUsers of sshd_config matches the user", fix: "grep -rn DenyUsers /etc/ssh"},
-	AllowUsers:       {text: "AllowUsers of sshd_config does not match the user", fix: "grep -rn AllowUsers /etc/ssh"},
-	DenyGroups:       {text: "DenyGroups of sshd_config matches a group of the user", fix: "grep -rn DenyGroups /etc/ssh"},
-	AllowGroups:      {text: "AllowGroups of sshd_config matches no group of the user", fix: "grep -rn AllowGroups /etc/ssh"},
+	SSHDRejects:      {text: "sshd rejects its configuration", fix: "sshd -t; correct the line that it prints; run: systemctl restart ssh; totp-agent enroll"},
+	DenyUsers:        {text: "DenyUsers of sshd_config matches the user", fix: "grep -rn DenyUsers /etc/ssh; remove USER from that line" + thenReload},
+	AllowUsers:       {text: "AllowUsers of sshd_config does not match the user", fix: "grep -rn AllowUsers /etc/ssh; add USER to that line" + thenReload},
+	DenyGroups:       {text: "DenyGroups of sshd_config matches a group of the user", fix: "grep -rn DenyGroups /etc/ssh; remove the group of USER from that line" + thenReload},
+	AllowGroups:      {text: "AllowGroups of sshd_config matches no group of the user", fix: "grep -rn AllowGroups /etc/ssh; add a group of USER to that line" + thenReload},
 	RootLogin:        {text: "PermitRootLogin must be yes for root's code", fix: "totp-agent check"},
-	RefuseConnection: {text: "RefuseConnection of sshd_config applies to the user", fix: "grep -rn RefuseConnection /etc/ssh"},
+	RefuseConnection: {text: "RefuseConnection of sshd_config applies to the user", fix: "grep -rn RefuseConnection /etc/ssh; remove that line, or exclude USER from its Match block" + thenReload},
 	Methods:          {text: "sshd does not ask this user for key and code", fix: "totp-agent check"},
-	KeysOff:          {text: "AuthorizedKeysFile is none, and nothing else provides keys", fix: "grep -rn AuthorizedKeysFile /etc/ssh"},
+	KeysOff:          {text: "AuthorizedKeysFile is none, and nothing else provides keys", fix: "grep -rn AuthorizedKeysFile /etc/ssh; remove that line" + thenReload},
 
 	KeysMissing:    {text: "there is no file of login keys", fix: "add a public key to DETAIL"},
 	KeysUnreadable: {text: "sshd cannot read the file of login keys as the user", fix: "chown USER: DETAIL"},
 	KeysMode:       {text: "StrictModes refuses a path that other users can write", fix: "chown USER: DETAIL; chmod go-w DETAIL"},
 	KeysEmpty:      {text: "the file of login keys lists no key", fix: "add a public key to DETAIL"},
-	KeyMalformed:   {text: "a line of the file is not a valid public key", fix: "ssh-keygen -lf DETAIL"},
+	KeyMalformed:   {text: "a line of the file is not a valid public key", fix: "ssh-keygen -lf DETAIL; correct or remove the lines of that file that it does not list"},
 	KeyForced:      {text: "the key runs only its forced command (command=), and no session", fix: "add a key without command= to DETAIL"},
 	KeyCertificate: {text: "the file lists a certificate where sshd expects a key", fix: "add the public key (.pub, not -cert.pub) to DETAIL"},
 	KeyTooShort:    {text: "the RSA key is shorter than sshd accepts", fix: "ssh-keygen -t ed25519, then add the new public key to DETAIL"},

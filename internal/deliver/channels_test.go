@@ -261,6 +261,7 @@ func TestDocs(t *testing.T) {
 func TestDocsTimes(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/delivery-channels.md")
 	must(t, err)
+	page := strings.Join(strings.Fields(string(doc)), " ") // wherever a line wraps
 	for _, tt := range []struct {
 		what string
 		is   time.Duration
@@ -270,15 +271,15 @@ func TestDocsTimes(t *testing.T) {
 		{"http, the whole", drivers[policy.ChannelHTTP].Deadline, time.Minute, "its answer's header never ends | fails after a minute;"},
 		{"http, the connection", dialer.Timeout, 15 * time.Second, "there is no route | the attempt fails within 15 seconds;"},
 		{"virtio, the whole", drivers[policy.ChannelVirtio].Deadline, 20 * time.Second, "does not read or answer | fails after 20 seconds;"},
-		{"virtio, nobody there", hostGrace, 2 * time.Second, "nobody listens on the host | fails after two seconds;"},
+		{"virtio, nobody there", hostGrace, 2 * time.Second, "no process listens on the host | fails after two seconds;"},
 		{"console", drivers[policy.ChannelConsole].Deadline, 2 * time.Minute, "the host does not read | fails after two minutes;"},
 		{"openstack", drivers[policy.ChannelOpenStack].Deadline, 30 * time.Second, "or breaks off | fails within 30 seconds;"},
-		{"ssh-banner", drivers[policy.ChannelSSHBanner].Deadline, 10 * time.Second, "at work on the banner | it is waited for, ten seconds;"},
+		{"ssh-banner", drivers[policy.ChannelSSHBanner].Deadline, 10 * time.Second, "writes the banner | the attempt waits up to ten seconds;"},
 		{"the first pause", firstPause, 15 * time.Second, "is tried again, after 15 seconds at first,"},
 		{"the longest pause", longestPause, time.Hour, "that double up to an hour,"},
 		{"Retry-After", longestWish, 24 * time.Hour, "`Retry-After` is honoured, up to a day,"},
 	} {
-		if tt.is != tt.want || !strings.Contains(string(doc), tt.said) {
+		if tt.is != tt.want || !strings.Contains(page, tt.said) {
 			t.Errorf("%s: %v, want %v, and the page to say %q", tt.what, tt.is, tt.want, tt.said)
 		}
 	}

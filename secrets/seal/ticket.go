@@ -17,15 +17,15 @@ import (
 
 // Why a card is not the one that a ticket expects, or a file is no ticket.
 var (
-	ErrNoTicket        = errors.New("is no ticket")
-	ErrNotExpected     = errors.New("is a user that the ticket does not expect")
-	ErrForged          = errors.New("does not know the token of the ticket's user-data: it is not from that instance")
-	ErrReaders         = errors.New("is sealed to others than the ticket allows")
-	ErrMissingReaders  = errors.New("is not sealed to all that the ticket wants")
-	ErrTicketExpired   = errors.New("came after the ticket had expired")
-	ErrSecondCard      = errors.New("is another card of a generation that one was accepted of")
-	ErrOlderGeneration = errors.New("is older than the one that was accepted")
-	ErrOtherHostKey    = errors.New("came after the ticket had expired, and names other host keys than the card that was accepted")
+	ErrNoTicket        = errors.New("is not a valid ticket")
+	ErrNotExpected     = errors.New("is not a user of this ticket")
+	ErrForged          = errors.New("does not contain the token of the ticket's user-data, so it is not from that instance")
+	ErrReaders         = errors.New("is sealed to a reader that the ticket does not allow")
+	ErrMissingReaders  = errors.New("is not sealed to all readers that the ticket requires")
+	ErrTicketExpired   = errors.New("arrived after the ticket had expired")
+	ErrSecondCard      = errors.New("is a different card of a generation that was already accepted")
+	ErrOlderGeneration = errors.New("is older than the accepted card")
+	ErrOtherHostKey    = errors.New("arrived after the ticket had expired and names other host keys than the accepted card")
 )
 
 // A Ticket is what the owner keeps when user-data are made: by what to know the
@@ -161,7 +161,7 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	for j, a := range u.Accepted {
 		if a.Card == card {
 			if a.Generation < last.Generation {
-				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, a.Generation, last.Generation)
+				return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes no longer work", ErrOlderGeneration, a.Generation, last.Generation)
 			}
 			if len(a.HostKeys) == 0 && len(c.HostKeys) > 0 && t.expired(now) {
 				return Verdict{}, t, ErrOtherHostKey
@@ -180,7 +180,7 @@ func (t Ticket) Accept(c Candidate, now time.Time) (Verdict, Ticket, error) {
 	case c.Generation == 0:
 		return Verdict{}, t, fmt.Errorf("%w: the compact form does not say which; take the full card from another channel", ErrSecondCard)
 	case c.Generation < last.Generation:
-		return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes are dead", ErrOlderGeneration, c.Generation, last.Generation)
+		return Verdict{}, t, fmt.Errorf("%w: generation %d, and %d was accepted; its codes no longer work", ErrOlderGeneration, c.Generation, last.Generation)
 	case c.Generation == max(last.Generation, 1):
 		return Verdict{}, t, fmt.Errorf("%w: %q was accepted on %s", ErrSecondCard, last.ID, last.Time.Format(time.DateOnly))
 	}
