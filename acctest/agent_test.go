@@ -107,6 +107,7 @@ func (m *machine) otherPolicies() {
 		login    = "/etc/ssh/sshd_totp_login.conf"
 		hostKeys = "/etc/ssh/sshd_config.d/00-01-totp-hostkeys.conf"
 		report   = "/var/lib/totp-agent/report.json"
+		sums     = "/var/lib/totp-agent/login-files"
 		image    = "/etc/totp-agent/image.yaml"
 	)
 	strict := "strict"
@@ -118,9 +119,9 @@ func (m *machine) otherPolicies() {
 		sshd    string
 		changes []string
 	}{
-		{"{algorithms: " + strict + ", exempt_groups: [deploy], tcp_forwarding: allow, root_login: deny}", []string{dropIn, login, image, report}},
-		{"{algorithms: distro}", []string{dropIn, hostKeys, login, image, report}},
-		{"{}", []string{dropIn, hostKeys, login, image, report}},
+		{"{algorithms: " + strict + ", exempt_groups: [deploy], tcp_forwarding: allow, root_login: deny}", []string{dropIn, login, image, sums, report}},
+		{"{algorithms: distro}", []string{dropIn, hostKeys, login, image, sums, report}},
+		{"{}", []string{dropIn, hostKeys, login, image, sums, report}},
 	} {
 		policy := m.img.policy + "sshd: " + tt.sshd + "\n"
 		if got := m.bakeAgain(policy); !slices.Equal(got, tt.changes) {
