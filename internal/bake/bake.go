@@ -51,7 +51,7 @@ var (
 	ErrSystem      = errors.New("not a supported system")
 	ErrUntested    = errors.New("nobody has tested this system")
 	ErrAgent       = errors.New("not an agent for this system")
-	ErrPAM         = errors.New("the PAM service sshd has another way to authenticate")
+	ErrPAM         = errors.New("the PAM service sshd has a line that the agent cannot accept")
 	ErrSSHDConfig  = errors.New("sshd would not read the agent's settings first")
 	ErrWritable    = errors.New("whoever can may let himself in")
 	ErrUnit        = errors.New("the unit that starts sshd is not the distribution's")

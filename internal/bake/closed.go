@@ -39,7 +39,8 @@ func (r *repairer) gate(ctx context.Context) error {
 			other = append(other, line)
 		}
 	}
-	const remedy = "What to do: as root on the console, run \"totp-agent check --repair\". It says what it cannot repair, and opens SSH again once nothing is left.\n"
+	const remedy = "To end this, as root on the console: totp-agent check --repair (it prints the remedy for what it cannot repair; apply it and run the command again)\n" +
+		"What it means: docs/recovery.md#ssh-is-closed in the repository packer-plugin-totp\n"
 	switch {
 	case len(open) > 0:
 		r.done.Closed = true

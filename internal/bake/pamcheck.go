@@ -21,6 +21,20 @@ const tallyMode = 0o700
 // repairIt is the remedy for what [Repair] puts right.
 const repairIt = "run: totp-agent check --repair"
 
+const orRepair = ", or " + repairIt
+
+// afterRepair is the remedy of a finding that a repair has left: another repair helps only
+// once its cause is gone.
+func afterRepair(fix string) string {
+	switch cause, ok := strings.CutSuffix(fix, orRepair); {
+	case ok:
+		fix = cause
+	case fix == repairIt:
+		fix = "correct it"
+	}
+	return fix + ", then " + repairIt
+}
+
 // pam looks at what authenticates a login.
 func (c *checker) pam() {
 	for module, pkg := range map[string]string{target.PAMModule: c.facts.pamPackage, target.PAMTally: "Linux-PAM (with dpkg: libpam-modules)"} {
@@ -99,7 +113,7 @@ func (c *checker) pamService() {
 
 func (c *checker) strayEntry(e pamEntry, block pamBlock, whole bool) {
 	_, _, module, args := e.parts()
-	const fix = "remove it, or " + repairIt
+	const fix = "remove it" + orRepair
 	switch {
 	case slices.Contains(block.entries, e.text) && !whole:
 		// reported as the whole
@@ -119,7 +133,11 @@ func (c *checker) strayEntry(e pamEntry, block pamBlock, whole bool) {
 func (c *checker) pamError(id string, err error) {
 	var p *pamError
 	if errors.As(err, &p) {
-		c.add(Critical, id, p.where, p.what, repairIt)
+		fix := repairIt
+		if p.fix != repairIt {
+			fix = p.fix + orRepair
+		}
+		c.add(Critical, id, p.where, p.what, fix)
 		return
 	}
 	c.add(Critical, id, target.PAMService, err.Error(), repairIt)

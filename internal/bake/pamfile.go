@@ -64,11 +64,10 @@ func soundPAM(text string) error {
 	if err != nil {
 		return err
 	}
-	const fix = "run: totp-agent check --repair"
 	has := map[string]bool{}
 	for _, l := range lines {
 		if !l.wellFormed() {
-			return &pamError{where: l.where(), what: fmt.Sprintf("%q: malformed line", l.text), fix: fix}
+			return &pamError{where: l.where(), what: fmt.Sprintf("%q: malformed line", l.text), fix: repairIt}
 		}
 		kind, _, file, _ := l.parts()
 		if kind == "" { // Debian names its common files after the type
@@ -78,7 +77,7 @@ func soundPAM(text string) error {
 	}
 	for _, kind := range []string{"account", "session"} {
 		if !has[kind] {
-			return &pamError{where: target.PAMService, what: fmt.Sprintf("no line of type %q: the file was cut short", kind), fix: fix}
+			return &pamError{where: target.PAMService, what: fmt.Sprintf("no line of type %q: the file was cut short", kind), fix: repairIt}
 		}
 	}
 	return nil
@@ -146,7 +145,7 @@ func (f *facts) cutShort(t *target.Target, now string) error {
 	if begin := strings.TrimRight(now, "\n"); err != nil || len(begin) >= len(strings.TrimRight(kept, "\n")) || !strings.HasPrefix(kept, begin) {
 		return nil
 	}
-	return &pamError{where: target.PAMService, what: "the file was cut short", fix: "run: totp-agent check --repair"}
+	return &pamError{where: target.PAMService, what: "the file was cut short", fix: repairIt}
 }
 
 // pamWanted is what the service file is to become. On a machine that was baked, one

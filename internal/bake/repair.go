@@ -38,7 +38,7 @@ type Repaired struct {
 }
 
 // ErrLeft ends a repair that could not put everything right.
-var ErrLeft = errors.New("the files of the SSH login could not be repaired")
+var ErrLeft = errors.New("the files of the SSH login could not be repaired; apply the remedies above")
 
 // Repair puts back what a login depends on, on a system that was baked: the PAM
 // service file, which an update of the package, a full disk or a mistake may have
@@ -322,6 +322,7 @@ func (r *repairer) findings(ctx context.Context) {
 	}
 	for _, f := range c.findings {
 		if f.Severity == Critical {
+			f.Fix = afterRepair(f.Fix)
 			r.done.Left = append(r.done.Left, f)
 		}
 	}

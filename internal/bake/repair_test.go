@@ -323,6 +323,8 @@ func TestRepairCloses(t *testing.T) {
 	}{
 		{"a way in by another file", func(m *machine) { m.put("/etc/pam.d/common-session", "auth sufficient pam_permit.so\n", 0o644) },
 			func(m *machine) { m.put("/etc/pam.d/common-session", "session required pam_unix.so\n", 0o644) }, "pam-permit", true},
+		{"a carriage return in another file", func(m *machine) { m.put("/etc/pam.d/common-session", "session required pam_unix.so\r\n", 0o644) },
+			func(m *machine) { m.put("/etc/pam.d/common-session", "session required pam_unix.so\n", 0o644) }, "pam-service", true},
 		{"sshd asks for no code", func(m *machine) { m.effective["AuthenticationMethods"] = "publickey" },
 			func(m *machine) { delete(m.effective, "AuthenticationMethods") }, "sshd-effective", true},
 		{"no module", func(m *machine) { m.must(m.Remove(module)) },
@@ -340,6 +342,11 @@ func TestRepairCloses(t *testing.T) {
 		conf, err := os.ReadFile(filepath.Join(m.Root(), target.ClosedConf))
 		if err != nil || strings.Contains(string(conf), "DenyUsers *\n") != test.deny || !strings.Contains(string(conf), "Banner "+target.ClosedBanner+"\n") {
 			t.Errorf("%s: %s, %v", test.name, conf, err)
+		}
+		for _, f := range r.Left {
+			if before, ok := strings.CutSuffix(f.Fix, ", then "+repairIt); !ok || before == "correct it" || strings.Contains(before, repairIt) {
+				t.Errorf("%s: %s: the remedy is %q, and a repair has just failed", test.name, f.ID, f.Fix)
+			}
 		}
 		banner := Closed(m.Target)
 		for where, text := range map[string]string{"banner": banner, "console": console.String(), "log": log.String()} {
