@@ -163,6 +163,9 @@ func printStatus(w io.Writer, st *enroll.Status) error {
 		if u.Remark != "" {
 			fmt.Fprintf(w, "%s: %s\n", u.Name, u.Remark)
 		}
+		if u.RateLimit != nil && !u.RateLimit.Limited { // else a problem says it
+			fmt.Fprintf(w, "%s: %s\n", u.Name, u.RateLimit)
+		}
 		if u.Login != nil {
 			for _, p := range u.Login.Problems {
 				fmt.Fprintf(w, "%s: cannot log in: %v\n", u.Name, p)
@@ -270,33 +273,49 @@ reset: --adopt-machine: if cloud-init's datasource answers again at a later boot
 // printReset reports what a reset has done. The secret is replaced by now, whatever fails
 // from here on. An envelope that nothing delivers is printed, sealed as it is.
 func printReset(e env, t *target.Target, user string, res *enroll.ResetResult) error {
-	fmt.Fprintf(e.err, "reset: %s: the old secret is dead; envelope %s (generation %d) has the new card\n", user, res.ID, res.Generation)
+	say := func(format string, args ...any) {
+		fmt.Fprintf(e.err, "reset: %s: "+format+"\n", append([]any{user}, args...)...)
+	}
+	if res.Replaces {
+		say("the old secret no longer works; new envelope %s (generation %d)", res.ID, res.Generation)
+	} else {
+		say("new envelope %s", res.ID)
+	}
+	if res.Login != nil {
+		for _, p := range res.Login.Problems {
+			say("the card is made, but the user cannot log in yet: %v", p)
+		}
+	}
 	for _, name := range res.Spent {
-		fmt.Fprintf(e.err, "reset: %s: channel %q takes one envelope in its life and has had it; the new one does not leave by it\n", user, name)
+		say("channel %q is single-use and has had an envelope", name)
+	}
+	for _, err := range res.Refused {
+		say("%v", err)
 	}
 	if res.Remark != "" {
-		fmt.Fprintf(e.err, "reset: %s: %s\n", user, res.Remark)
+		say("%s", res.Remark)
 	}
 	var failed error
 	switch {
-	case len(res.Ways) == 0:
-		fmt.Fprintf(e.err, "reset: %s: no channel can carry the new envelope; here it is\n", user)
+	case len(res.Open) == 0:
+		say("no channel can carry the new envelope")
 	case !res.Ready:
-		fmt.Fprintf(e.err, "reset: %s: the new envelope is not in the outbox yet; here it is\n", user)
+		say("the new envelope is not in the outbox yet")
 	case t.Booted():
 		if failed = startDelivery(e, t); failed == nil {
-			fmt.Fprintf(e.err, "reset: %s: the envelope goes out by the channels\n", user)
+			say("sending it by: %s; see: totp-agent status", strings.Join(res.Open, ", "))
 			return nil
 		}
 	case t.Live():
-		fmt.Fprintln(e.err, "reset: systemd does not run here; send it with: totp-agent deliver, or take it as it is")
+		say("systemd is not running; to send the envelope, run: totp-agent deliver")
 	}
+	say("save the text below and open it with: totpctl open FILE")
 	armored, err := seal.Armor(res.Sealed)
 	if err != nil {
 		return errors.Join(failed, err)
 	}
 	if _, err = e.out.Write(armored); err != nil {
-		err = fmt.Errorf("the new envelope could not be printed: %w; make another one with: totp-agent reset %s", err, user)
+		err = fmt.Errorf("printing the new envelope: %w; make another one with: totp-agent reset %s", err, user)
 	}
 	return errors.Join(failed, err)
 }
@@ -304,7 +323,7 @@ func printReset(e env, t *target.Target, user string, res *enroll.ResetResult) e
 // startDelivery lets the delivery unit send what is ready, in its sandbox.
 func startDelivery(e env, t *target.Target) error {
 	if _, err := t.Run(e, target.Systemctl, "start", "--no-block", target.DeliverService); err != nil {
-		return errors.Join(errors.New("the new envelope is ready, and its delivery could not be started; run: totp-agent deliver"), err)
+		return errors.Join(errors.New("starting the delivery of the new envelope failed; run: totp-agent deliver"), err)
 	}
 	return nil
 }

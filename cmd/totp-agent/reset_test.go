@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/access"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
@@ -19,8 +21,8 @@ type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// TestPrintReset: an envelope that nothing delivers is printed, and before it that the old
-// secret is dead.
+// TestPrintReset: an envelope that nothing delivers is printed, after a line that says what
+// to do with it. The first line says whether an older secret has stopped working.
 func TestPrintReset(t *testing.T) {
 	tg, err := target.Open(t.TempDir())
 	if err != nil {
@@ -42,8 +44,10 @@ func TestPrintReset(t *testing.T) {
 	for name, res := range map[string]*enroll.ResetResult{
 		"no channel":                       {Ready: true},
 		"no channel, not ready":            {},
-		"a channel, and it is not ready":   {Ways: []string{"file"}},
-		"a channel, on a disk not running": {Ways: []string{"file"}, Ready: true},
+		"a channel, and it is not ready":   {Ways: deliver.Ways{Open: []string{"file"}}},
+		"a channel, on a disk not running": {Ways: deliver.Ways{Open: []string{"file"}}, Ready: true, Replaces: true},
+		"a user without a key": {Ready: true, Login: &enroll.LoginCheck{Verdict: enroll.LoginImpossible, Problems: []access.Problem{
+			{Reason: access.KeysMissing, Detail: "/home/alice/.ssh/authorized_keys"}}}},
 	} {
 		res.ID, res.Sealed = "aaaaaaaaaaaaaaaaaaaaaaaaaa", sealed
 		var out, log bytes.Buffer
@@ -53,7 +57,14 @@ func TestPrintReset(t *testing.T) {
 		if !strings.HasPrefix(out.String(), "-----BEGIN AGE ENCRYPTED FILE-----") {
 			t.Errorf("%s: printed %q", name, out.String())
 		}
-		if !strings.HasPrefix(log.String(), "reset: alice: the old secret is dead") {
+		first := "reset: alice: new envelope "
+		if res.Replaces {
+			first = "reset: alice: the old secret no longer works; new envelope "
+		}
+		if !strings.HasPrefix(log.String(), first) || !strings.HasSuffix(log.String(), "open it with: totpctl open FILE\n") {
+			t.Errorf("%s: said %q", name, log.String())
+		}
+		if said, want := strings.Contains(log.String(), "cannot log in yet"), res.Login != nil; said != want {
 			t.Errorf("%s: said %q", name, log.String())
 		}
 		if err := printReset(env{out: fullDisk{}, err: &log}, tg, "alice", res); !errors.Is(err, syscall.ENOSPC) {

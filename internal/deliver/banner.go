@@ -32,7 +32,7 @@ func init() {
 }
 
 var (
-	errClassic   = errors.New("sealed to a classic recipient, and everybody can read the banner; use a post-quantum one, or write recipients: any beside type: ssh-banner")
+	errClassic   = errors.New("sealed to a classic recipient, and every client can read the banner; use a post-quantum recipient (age1pq1...), or set recipients: any beside type: ssh-banner")
 	errNoRoom    = errors.New("there is no room for another card in the banner; it is tried again, when those there are fetched")
 	errNoBanner  = errors.New("sshd is not told to show it; totp-agent enroll, at each boot, does that")
 	errUsed      = errors.New("its user has logged in with a code, so that it is shown no more")
@@ -53,8 +53,8 @@ func (banner) Name() string { return policy.ChannelSSHBanner }
 func (banner) Acknowledged() bool { return false }
 
 func (b banner) Send(ctx context.Context, item Item) error {
-	if !b.any && !postQuantum(item.Sealed) {
-		return Unsent(errClassic)
+	if err := b.Refuses(item.Sealed); err != nil {
+		return Unsent(err)
 	}
 	text, err := armored(item)
 	if err != nil {
@@ -86,6 +86,14 @@ func (b banner) Send(ctx context.Context, item Item) error {
 		return errors.Join(err, b.t.Remove(file))
 	}
 	return compose(b.t)
+}
+
+// Refuses returns an error for an envelope of a classic recipient.
+func (b banner) Refuses(sealed []byte) error {
+	if b.any || postQuantum(sealed) {
+		return nil
+	}
+	return errClassic
 }
 
 // Withdraw takes an envelope out of the banner.

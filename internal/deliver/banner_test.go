@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,36 @@ func TestBanner(t *testing.T) {
 	must(t, b.Withdraw(bob.Meta))
 	if s, _ := text(t, tg); s != "" {
 		t.Errorf("left %q", s)
+	}
+}
+
+// TestWays: an envelope of a classic recipient cannot leave by the banner, except where the
+// policy says so, and a card without a compact form not by a channel with little room.
+func TestWays(t *testing.T) {
+	box, _ := newOutbox(t)
+	classic, pq := realEnvelope(t), sealedTo(t, 500, hybrid(t))
+	channel := func(kind string) policy.Channel { return policy.Channel{Type: kind} }
+	anyone := policy.Channel{Type: policy.ChannelSSHBanner, Recipients: policy.BannerAny}
+	for name, tt := range map[string]struct {
+		to      []policy.Channel
+		sealed  []byte
+		compact []byte
+		open    []string
+		refused error
+	}{
+		"classic, banner":          {[]policy.Channel{channel(policy.ChannelSSHBanner)}, classic, nil, nil, errClassic},
+		"classic, banner and file": {[]policy.Channel{channel(policy.ChannelSSHBanner), channel(policy.ChannelFile)}, classic, nil, []string{"file"}, errClassic},
+		"classic, banner for any":  {[]policy.Channel{anyone}, classic, nil, []string{"ssh-banner"}, nil},
+		"mixed, banner":            {[]policy.Channel{channel(policy.ChannelSSHBanner)}, []byte("age-encryption.org/v1\n-> mlkem768x25519 a\n-> X25519 b\n---"), nil, nil, errClassic},
+		"post-quantum, banner":     {[]policy.Channel{channel(policy.ChannelSSHBanner)}, pq, nil, []string{"ssh-banner"}, nil},
+		"no compact form":          {[]policy.Channel{channel(policy.ChannelOpenStack)}, pq, nil, nil, nil},
+		"compact form":             {[]policy.Channel{channel(policy.ChannelOpenStack)}, classic, classic, []string{"openstack"}, nil},
+	} {
+		e := &policy.Effective{Policy: policy.Policy{Channels: tt.to}}
+		w, err := box.Ways(e, Item{Meta: meta(aliceID, "alice"), Sealed: tt.sealed, Compact: tt.compact})
+		if err != nil || !slices.Equal(w.Open, tt.open) || w.Spent != nil || !errors.Is(errors.Join(w.Refused...), tt.refused) {
+			t.Errorf("%s: %+v, %v; want open %q, refused %v", name, w, err, tt.open, tt.refused)
+		}
 	}
 }
 

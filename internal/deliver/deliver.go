@@ -74,6 +74,12 @@ type Withdrawer interface {
 	Withdraw(m Meta) error
 }
 
+// A Chooser is a channel that refuses some envelopes for what they are, each time.
+type Chooser interface {
+	// Refuses returns why Send would refuse a binary age file, nil if it would not.
+	Refuses(sealed []byte) error
+}
+
 // A Looker is a channel that can look whether it is its own envelope that it has found
 // in a place, after an attempt whose end it has not seen.
 type Looker interface {
@@ -220,20 +226,33 @@ func CheckFiles(e *policy.Effective, t *target.Target) error {
 	return errors.Join(errs...)
 }
 
-// Ways returns the names of the channels that a new envelope of a user can leave
-// by, and of those that take one envelope in their life and have had it. compact
-// says that the card's compact form is there as well.
-func (o *Outbox) Ways(e *policy.Effective, user string, compact bool) (open, spent []string, err error) {
+// Ways are the channels of an envelope's user.
+type Ways struct {
+	Open    []string // names of those that can carry the envelope
+	Spent   []string // of single-use ones that have had another envelope
+	Refused []error  // of those that refuse it for its recipients: name and reason
+}
+
+// Ways sorts the channels of the policy by whether the envelope can leave by them. One
+// that is too small for it is in no list.
+func (o *Outbox) Ways(e *policy.Effective, item Item) (w Ways, err error) {
 	rs, _ := routes(e.Channels, o.t)
 	p, err := o.taken(rs)
-	for _, r := range forEnvelope(rs, nil, "", user) {
-		if r.one && p[place(r.Name())] != "" {
-			spent = append(spent, r.Name())
-		} else if compact || !r.compact {
-			open = append(open, r.Name())
+	for _, r := range forEnvelope(rs, nil, "", item.User) {
+		var refused error
+		if c, ok := r.Channel.(Chooser); ok {
+			refused = c.Refuses(item.Sealed)
+		}
+		switch first := p[place(r.Name())]; {
+		case r.one && first != "" && first != item.ID:
+			w.Spent = append(w.Spent, r.Name())
+		case refused != nil:
+			w.Refused = append(w.Refused, fmt.Errorf("%s: %w", r.Name(), refused))
+		case item.Compact != nil || !r.compact:
+			w.Open = append(w.Open, r.Name())
 		}
 	}
-	return open, spent, err
+	return w, err
 }
 
 // Retire lets go of a ready envelope that nobody needs any more: what the channels

@@ -73,14 +73,15 @@ func TestPlaces(t *testing.T) {
 	must(t, m.box.Stage(meta(carolID, "alice"), realEnvelope(t), nil))
 	must(t, m.box.Promote(carolID))
 	expect(nil, two, one)
-	open, spent, err := m.box.Ways(&m.e, "alice", false)
-	if err != nil || !slices.Equal(open, []string{"file"}) || len(spent) != 2 || spent[0] == spent[1] {
-		t.Errorf("open %q, spent %q, %v", open, spent, err)
+	w, err := m.box.Ways(&m.e, Item{Meta: meta(bobID, "alice")})
+	spent := w.Spent
+	if err != nil || !slices.Equal(w.Open, []string{"file"}) || len(spent) != 2 || spent[0] == spent[1] {
+		t.Errorf("%+v, %v", w, err)
 	}
 	expect([]string{"1?sig=secretquery&of=later"}, three, two, one)
-	open, _, err = m.box.Ways(&m.e, "alice", false)
-	if err != nil || !slices.Equal(open, []string{"file"}) {
-		t.Errorf("open %q, %v", open, err)
+	w, err = m.box.Ways(&m.e, Item{Meta: meta(bobID, "alice")})
+	if err != nil || !slices.Equal(w.Open, []string{"file"}) {
+		t.Errorf("%+v, %v", w, err)
 	}
 	// The same place is spent for whomever it is said to be.
 	one.User = "bob"

@@ -61,7 +61,7 @@ func TestCompact(t *testing.T) {
 		t.Errorf("compact card of %q, %v", got.ID, err)
 	}
 	res, err := m.reset("alice")
-	if err != nil || m.compact(res.ID) == nil || res.Remark != "" || !slices.Equal(res.Ways, []string{"openstack", "file"}) {
+	if err != nil || m.compact(res.ID) == nil || res.Remark != "" || !slices.Equal(res.Open, []string{"openstack", "file"}) {
 		t.Errorf("reset: %+v, %v", res, err)
 	}
 }
@@ -96,7 +96,7 @@ func TestCompactNoRoom(t *testing.T) {
 		}
 	}
 	res, err := m.reset("alice")
-	if err != nil || res.Remark == "" || !slices.Equal(res.Ways, []string{"file"}) {
+	if err != nil || res.Remark == "" || !slices.Equal(res.Open, []string{"file"}) {
 		t.Errorf("reset: %+v, %v", res, err)
 	}
 }
@@ -109,14 +109,14 @@ func TestCloneHasItsOwnPlace(t *testing.T) {
 	m.mustRun()
 	state, _ := m.enrolled("alice")
 	m.put(target.Receipts+"/"+state.Mark.ID+".json", `{"id":"`+state.Mark.ID+`","user":"alice","channels":{"openstack":{"state":"delivered","tries":1,"last":"2026-01-02T03:04:05Z"}}}`)
-	if res, err := m.reset("alice"); err != nil || !slices.Equal(res.Ways, []string{"file"}) || !slices.Equal(res.Spent, []string{"openstack"}) {
+	if res, err := m.reset("alice"); err != nil || !slices.Equal(res.Open, []string{"file"}) || !slices.Equal(res.Spent, []string{"openstack"}) {
 		t.Errorf("reset of the original: %+v, %v", res, err)
 	}
 	m.instance("i-2")
 	m.layer("version: 1\nusers: [{name: alice, recipients: [" + testRecipient + "]}]\n")
 	m.mustRun()
 	m.enrolled("alice")
-	if res, err := m.reset("alice"); err != nil || !slices.Equal(res.Ways, []string{"openstack", "file"}) || res.Spent != nil {
+	if res, err := m.reset("alice"); err != nil || !slices.Equal(res.Open, []string{"openstack", "file"}) || res.Spent != nil {
 		t.Errorf("reset of the clone: %+v, %v", res, err)
 	}
 }

@@ -169,11 +169,15 @@ func (st *Status) problems(space *target.Space, disk error) []Problem {
 	}
 	for _, u := range st.Users {
 		for _, code := range u.codes() {
-			detail := u.Why
-			if code == CodeRateLimited {
-				detail = u.RateLimit.String()
+			p := kindOf(code).problem(u.Name, u.Why)
+			switch {
+			case code == CodeRateLimited:
+				p = kindOf(code).problem(u.Name, u.RateLimit.String())
+			case code == CodeDeliveryFailed && u.noWay: // another try fails too
+				p.What += " (no channel of the policy can carry it)"
+				p.Fix = kindOf(CodeNoRecipient).problem(u.Name, "").Fix
 			}
-			add(code, u.Name, detail)
+			all = append(all, p)
 		}
 		if u.Login != nil {
 			for _, reason := range u.Login.Problems {

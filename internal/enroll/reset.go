@@ -31,10 +31,13 @@ type ResetResult struct {
 	Generation int
 	Sealed     []byte // the envelope, binary age
 
-	Ways  []string // the channels that it can leave by
-	Spent []string // those that take one envelope in their life, and have had it
+	Replaces bool // there was an older secret, which has stopped working
+
+	deliver.Ways
 
 	Remark string // about a channel with too little room, if any
+
+	Login *LoginCheck // of a running machine; nil if it could not be made
 
 	Ready   bool // the envelope is ready for delivery; the error says why it is not
 	Adopted bool // the machine is bound to its machine-id now; other users have no secret
@@ -81,6 +84,9 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 		return nil, err
 	}
 	p, err := r.person(ctx, user, recipients)
+	if errors.Is(err, ErrNoRecipient) {
+		err = fmt.Errorf("%w; run: %s", err, kindOf(CodeNoRecipient).problem(user, "").Fix)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", user, err)
 	}
@@ -173,8 +179,8 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 		return nil, err
 	}
 	m.replaces = !errors.Is(errOld, fs.ErrNotExist)
-	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Remark: r.misfit(p)}
-	if res.Ways, res.Spent, err = r.outbox.Ways(r.policy, p.name, m.compact != nil); err != nil {
+	res := &ResetResult{ID: m.ID, Generation: m.Generation, Sealed: m.sealed, Replaces: m.replaces, Remark: r.misfit(p)}
+	if res.Ways, err = r.outbox.Ways(r.policy, deliver.Item{Meta: m.Meta, Sealed: m.sealed, Compact: m.compact}); err != nil {
 		return nil, err
 	}
 	live := runs(r.t)
@@ -200,8 +206,31 @@ func (r *run) reset(ctx context.Context, p person) (*ResetResult, error) {
 	if m.ready {
 		errs = append(errs, r.withdraw(func(o deliver.Meta) bool { return o.User == p.name && o.ID != m.ID }))
 	}
-	// A user can log in now, so a notice that no user can is no longer true.
-	return res, errors.Join(append(errs, r.writeNotice(ctx, ""))...)
+	notice := ""
+	if live {
+		res.Login, notice = r.checkReset(ctx, p.name)
+	}
+	return res, errors.Join(append(errs, r.writeNotice(ctx, notice))...)
+}
+
+// checkReset reports whether a user with a new secret can log in, and what the notice that
+// no user can is now: a new secret alone lets no user in.
+func (r *run) checkReset(ctx context.Context, user string) (login *LoginCheck, notice string) {
+	ctx, cancel := context.WithTimeout(ctx, loginLimit)
+	defer cancel()
+	st, err := ReadStatus(ctx, r.t)
+	if err != nil {
+		return nil, ""
+	}
+	for _, u := range st.Users {
+		if u.Name == user {
+			login = u.Login
+		}
+	}
+	if login == nil || login.Verdict != LoginImpossible {
+		return login, ""
+	}
+	return login, st.Notice
 }
 
 // announce records, before the commit of a reset on a mounted disk, the enrollment that the

@@ -123,6 +123,72 @@ func TestResetFromNothing(t *testing.T) {
 	}
 }
 
+// TestResetOfALockedUser: a new secret lets no user in whose account refuses the login, so
+// the notice stays, and says that.
+func TestResetOfALockedUser(t *testing.T) {
+	m := newMachine(t)
+	m.layer("version: 1\n")
+	m.put(target.SSHD, "")
+	if st := m.mustRun(); st.NoticeCode != CodeNoRecipient {
+		t.Fatalf("notice %q", st.NoticeCode)
+	}
+	res, err := m.reset("alice", testRecipient) // her shell does not exist
+	if err != nil || res.Login == nil || res.Login.Verdict != LoginImpossible {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if want := kindOf(CodeCannotLogIn).Text(); m.read(target.Notice) != want {
+		t.Errorf("the notice is %q, want %q", m.read(target.Notice), want)
+	}
+	st, err := ReadStatus(t.Context(), m.t)
+	if err != nil || st.NoticeCode != CodeCannotLogIn || st.Notice != m.read(target.Notice) {
+		t.Errorf("status: notice %q, %v", st.NoticeCode, err)
+	}
+	// On a disk mounted elsewhere nothing of this boot's notice is known.
+	isLive = (*target.Target).Live
+	if res, err := m.reset("alice", testRecipient); err != nil || res.Login != nil {
+		t.Errorf("mounted elsewhere: %+v, %v", res, err)
+	}
+}
+
+// TestResetThatNoChannelCarries: the banner refuses a card for a classic recipient. The
+// reset knows that, and status names a command that can succeed.
+func TestResetThatNoChannelCarries(t *testing.T) {
+	m := newMachine(t)
+	m.put(target.ImagePolicy, "version: 1\nchannels: [{type: ssh-banner}]\n")
+	m.layer("version: 1\nusers: [{name: alice, recipients: [" + pqRecipient(t) + "]}]\n")
+	m.mustRun()
+	fix := func() string {
+		t.Helper()
+		m.deliver()
+		st, err := ReadStatus(t.Context(), m.t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range st.Problems {
+			if p.Code == CodeDeliveryFailed {
+				return p.Fix
+			}
+		}
+		return ""
+	}
+	if got := fix(); got != "" {
+		t.Errorf("before: %q", got)
+	}
+	res, err := m.reset("alice", testRecipient)
+	if err != nil || res.Open != nil || len(res.Refused) != 1 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if got, want := fix(), "totp-agent reset --recipient age1... alice"; got != want {
+		t.Errorf("after: %q, want %q", got, want)
+	}
+	if res, err = m.reset("alice"); err != nil || !slices.Equal(res.Open, []string{"ssh-banner"}) || res.Refused != nil {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if got := fix(); got != "" {
+		t.Errorf("in the end: %q", got)
+	}
+}
+
 func TestResetRefused(t *testing.T) {
 	_, pq, err := seal.GenerateHybrid()
 	if err != nil {
@@ -419,13 +485,13 @@ func TestResetOfOne(t *testing.T) {
 	m.mustRun()
 	state, _ := m.enrolled("alice")
 	res, err := m.reset("alice")
-	if err != nil || !slices.Equal(res.Ways, []string{"file", "http:localhost:1 for alice"}) || res.Spent != nil {
+	if err != nil || !slices.Equal(res.Open, []string{"file", "http:localhost:1 for alice"}) || res.Spent != nil {
 		t.Errorf("before the first try: %+v, %v", res, err)
 	}
 	// The one before has been there.
 	m.put(target.Receipts+"/"+state.Mark.ID+".json", `{"id":"`+state.Mark.ID+`","user":"alice","channels":{"http:localhost:1 for alice":{"state":"delivered","tries":1,"last":"2026-01-02T03:04:05Z"}}}`)
 	res, err = m.reset("alice")
-	if err != nil || !slices.Equal(res.Ways, []string{"file"}) || !slices.Equal(res.Spent, []string{"http:localhost:1 for alice"}) {
+	if err != nil || !slices.Equal(res.Open, []string{"file"}) || !slices.Equal(res.Spent, []string{"http:localhost:1 for alice"}) {
 		t.Errorf("after it: %+v, %v", res, err)
 	}
 }

@@ -55,7 +55,8 @@ type UserStatus struct {
 	Delivery   map[string]Delivery `json:"delivery,omitempty"`        // by channel
 	RateLimit  *RateLimit          `json:"rate_limit,omitempty"`      // codes are refused now, or were in the last hour
 
-	made *made // in this run
+	made  *made // in this run
+	noWay bool  // no channel can carry the envelope, and it has not arrived
 }
 
 // How far the delivery of a card is.
@@ -145,7 +146,11 @@ func (st *Status) refresh(ctx context.Context, t *target.Target) error {
 		return err
 	}
 	usable := slices.ContainsFunc(st.Users, func(u UserStatus) bool { return u.Enrolled && u.Code == "" })
-	if usable && !isDisk(st.NoticeCode) && !st.lockedOut() {
+	switch {
+	case !usable, st.Notice == "", isDisk(st.NoticeCode):
+	case st.lockedOut(): // whatever it was, it is that now
+		st.Notice, st.NoticeCode = kindOf(CodeCannotLogIn).Text(), CodeCannotLogIn
+	default:
 		st.Notice, st.NoticeCode = "", ""
 	}
 	if p == nil {
@@ -226,7 +231,19 @@ func (u *UserStatus) card(box *deliver.Outbox, p *policy.Effective) error {
 	if u.Used && (standing == deliver.Offered || standing == deliver.Unconfirmed) {
 		u.Card = CardUsed
 	}
-	return nil
+	if standing != deliver.Pending {
+		return nil
+	}
+	item := deliver.Item{Meta: deliver.Meta{ID: u.ID, User: u.Name}}
+	if item.Sealed, err = box.Envelope(u.ID); err != nil {
+		return nil // it has left the outbox
+	}
+	if item.Compact, err = box.Compact(u.ID); err != nil {
+		return err
+	}
+	w, err := box.Ways(p, item)
+	u.noWay = err == nil && len(w.Open) == 0
+	return err
 }
 
 // isDisk reports whether the code is about the disk: enrolled users cannot log in either.
