@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -34,7 +35,8 @@ type wayOut struct {
 	live  bool             // it comes up after the boot, so the console does not say it
 	user  string           // whom the command is for, and who can log in then; empty: no login is tried
 	human string           // a script for the part that no command can do
-	skip  string           // the part of Fix that the lab cannot run (journalctl)
+	skip  string           // the part of Fix that the lab cannot run (journalctl, reboot)
+	wait  bool             // the command begins with waiting for the end of a rate limit
 	text  string           // of the error that the command prints before the human part
 }
 
@@ -66,7 +68,7 @@ func waysOut(alice *person) map[string]wayOut {
 	return map[string]wayOut{
 		// cloud-init is installed and has named no instance; the machine-id is not the one
 		// that alice was enrolled under.
-		enroll.CodeIdentityUnknown: {boots: true, user: "alice", state: sh(newMachineID + "\n: >/usr/bin/cloud-init; mkdir -p /run/cloud-init")},
+		enroll.CodeIdentityUnknown: {boots: true, user: "alice", skip: "reboot; if this text is still here: ", state: sh(newMachineID + "\n: >/usr/bin/cloud-init; mkdir -p /run/cloud-init")},
 		enroll.CodeDiskFull: {boots: true, user: "alice", human: "rm " + pam + "/filler~",
 			state: sh(fmt.Sprintf(small, "64k") + "cat /dev/zero >/disk/filler~ || :")},
 		enroll.CodeDiskReadOnly: {boots: true, user: "alice", state: sh("mount --bind /var/lib /var/lib && mount -o remount,bind,ro /var/lib")},
@@ -98,7 +100,8 @@ func waysOut(alice *person) map[string]wayOut {
 		enroll.CodeStateMissing: {boots: true, live: true, user: "alice", state: sh("rm " + pam + "/alice")},
 		enroll.CodeStateDamaged: {boots: true, live: true, user: "alice", state: sh("echo x >" + pam + "/alice")},
 		enroll.CodeStateMode:    {boots: true, live: true, user: "alice", state: sh("chmod 0644 " + pam + "/alice; chown 1000 " + pam + "/bob")},
-		enroll.CodeRateLimited: {boots: true, live: true, user: "alice", skip: "journalctl -t sshd -t sshd-session -g 'publickey for alice '; remove the key it shows from the user's authorized_keys; then run: ",
+		enroll.CodeRateLimited: {boots: true, live: true, user: "alice", wait: true,
+			skip: "wait until the time shown; if the tries continue: journalctl -t sshd -t sshd-session -g 'publickey for USER ' shows address and key; find its line with ssh-keygen -lf AUTHORIZED_KEYS and remove it; then run: ",
 			state: func(m *machine) {
 				server := m.serve(m.cards()["alice"])
 				for range 3 {
@@ -113,7 +116,7 @@ func waysOut(alice *person) map[string]wayOut {
 			state: func(m *machine) {
 				m.must("sh", "-euc", "rm -r /var/lib/totp-agent/envelopes; echo x >/var/lib/totp-agent/envelopes")
 				m.agent("reset", "alice") // it reports that the old envelope cannot be removed
-				m.ok("deliver")
+				m.agent("deliver")        // it reports that this is no directory
 			}},
 	}
 }
@@ -148,7 +151,7 @@ func TestWaysOut(t *testing.T) {
 			if !row.live {
 				m.agent("enroll") // the boot
 			}
-			p := m.problem(k, row)
+			m.problem(k, row)
 			server := m.server()
 			if k.Notice {
 				m.shown(k, server)
@@ -160,7 +163,7 @@ func TestWaysOut(t *testing.T) {
 					t.Errorf("a login is %v: nothing is wrong", got)
 				}
 			}
-			reader := m.endIt(k, row, p)
+			reader := m.endIt(k, row)
 			if !row.live {
 				m.gone(k, server)
 			}
@@ -188,8 +191,8 @@ func TestWaysOut(t *testing.T) {
 	}
 }
 
-// problem returns what status says, in text and JSON.
-func (m *machine) problem(k enroll.Kind, row wayOut) enroll.Problem {
+// problem checks what status says, in text and JSON.
+func (m *machine) problem(k enroll.Kind, row wayOut) {
 	m.t.Helper()
 	var st status
 	m.statusInto(&st)
@@ -206,7 +209,34 @@ func (m *machine) problem(k enroll.Kind, row wayOut) enroll.Problem {
 	if s := m.agent("status"); s.code != 1 || !strings.Contains(s.out, "problem: "+k.Code+": ") || !strings.Contains(s.out, "to end it: "+p.Fix+"\n") {
 		m.t.Errorf("status: exit %d\n%s", s.code, s.out)
 	}
-	return p
+}
+
+// TestWaysOutNeedAKey: a new card alone lets no user in. The reset of a user without an SSH
+// key says so, and sshd's banner names the problem until the key is there.
+func TestWaysOutNeedAKey(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/etc/totp-agent/image.yaml", closed)
+	m.must("sh", "-euc", "userdel -r alice; userdel -r bob; userdel -r carol; rm -r /root/.ssh; useradd -m -s /bin/bash dora")
+	m.agent("enroll")
+	alice := m.img.people["alice"]
+	s := m.agent("reset", "--recipient", alice.recipient, "dora")
+	if s.code != 0 || !strings.Contains(s.err, "reset: dora: the card is made, but the user cannot log in yet: /home/dora/.ssh/authorized_keys: ") {
+		t.Errorf("reset: exit %d\n%s", s.code, s.err)
+	}
+	cannot := enroll.Kinds[slices.IndexFunc(enroll.Kinds, func(k enroll.Kind) bool { return k.Code == enroll.CodeCannotLogIn })]
+	server := m.server()
+	if got := m.banner(server); !strings.Contains(strings.ReplaceAll(got, "\r", ""), cannot.Text()) {
+		t.Errorf("the banner says %q", got)
+	}
+	if st := m.status(); st.NoticeCode != enroll.CodeCannotLogIn {
+		t.Errorf("notice %q", st.NoticeCode)
+	}
+	if err := m.AddUser(t.Context(), rootfs.User{Name: "dora", Keys: []string{alice.key.Public}}); err != nil {
+		t.Fatal(err)
+	}
+	m.ok("enroll")
+	m.gone(cannot, server)
 }
 
 // banner is what a stranger sees.
@@ -237,12 +267,15 @@ func (m *machine) gone(k enroll.Kind, s login.Server) {
 
 // endIt runs the command of a problem, as it is written there, and returns who reads the
 // new card.
-func (m *machine) endIt(k enroll.Kind, row wayOut, p enroll.Problem) *person {
+func (m *machine) endIt(k enroll.Kind, row wayOut) *person {
 	m.t.Helper()
 	user, reader := row.user, m.img.people["alice"]
-	fix := strings.Replace(k.Fix, row.skip, "", 1)
-	if row.skip != "" {
-		fix = strings.Replace(p.Fix, row.skip, "", 1)
+	if !strings.HasPrefix(k.Fix, row.skip) {
+		m.t.Fatalf("%q does not begin with %q", k.Fix, row.skip)
+	}
+	fix := strings.TrimPrefix(k.Fix, row.skip)
+	if row.wait {
+		m.waitForLimit(user)
 	}
 	if i := strings.Index(fix, " ("); i >= 0 {
 		fix = fix[:i]
@@ -266,11 +299,7 @@ func (m *machine) endIt(k enroll.Kind, row wayOut, p enroll.Problem) *person {
 	}
 	lines := strings.Split(script, "\n")
 	for i, line := range lines {
-		s := run(m.t, m.Command(m.t.Context(), "sh", "-euc", line))
-		if s.code != 0 && !strings.HasPrefix(line, "df ") {
-			m.t.Fatalf("%s: exit %d\n%s", line, s.code, s.err)
-		}
-		if strings.HasPrefix(line, "useradd") { // a login needs a key too
+		if strings.HasPrefix(line, "put the user's public SSH key") {
 			img := *m.img // the image is shared by all tests
 			img.people = maps.Clone(img.people)
 			img.people["dora"] = img.people["alice"]
@@ -278,10 +307,27 @@ func (m *machine) endIt(k enroll.Kind, row wayOut, p enroll.Problem) *person {
 			if err := m.AddUser(m.t.Context(), rootfs.User{Name: user, Keys: []string{m.img.people["alice"].key.Public}}); err != nil {
 				m.t.Fatal(err)
 			}
+			continue
+		}
+		s := run(m.t, m.Command(m.t.Context(), "sh", "-euc", line))
+		if s.code != 0 && !strings.HasPrefix(line, "df ") {
+			m.t.Fatalf("%s: exit %d\n%s", line, s.code, s.err)
 		}
 		m.t.Logf("%d: %s\n%s", i+1, line, s.err)
 	}
 	return reader
+}
+
+// waitForLimit waits until the time that status shows.
+func (m *machine) waitForLimit(user string) {
+	m.t.Helper()
+	var st enroll.Status
+	m.statusInto(&st)
+	for _, u := range st.Users {
+		if u.Name == user && u.RateLimit != nil {
+			time.Sleep(time.Until(u.RateLimit.Until) + time.Second)
+		}
+	}
 }
 
 // liveCard opens the envelope of a user's live secret.

@@ -64,6 +64,9 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%+v: What, Fix and a code of its own are needed", k)
 		}
 		seen[k.Code] = true
+		if explained := strings.Contains(k.Text(), "totpctl keygen"); explained != strings.Contains(k.Fix, "age1...") {
+			t.Errorf("%s: the notice explains age1...: %v", k.Code, explained)
+		}
 		for _, bad := range []string{"age1q", "alice", "AGE-SECRET"} {
 			if strings.Contains(k.Text(), bad) {
 				t.Errorf("%s: the notice names %q", k.Code, bad)

@@ -63,11 +63,11 @@ func (o *Options) fill() {
 
 // The reasons why a user is not enrolled; Status shows them.
 var (
-	ErrNoRecipient   = errors.New("no recipient: name one under users in the user-data or the image's policy")
+	ErrNoRecipient   = errors.New("no recipient: neither user-data nor the image's policy names one")
 	ErrNoAccount     = errors.New("no such account on this machine")
 	ErrRootDenied    = errors.New("the image's policy keeps root from logging in over SSH (root_login: deny)")
 	ErrLoginKey      = errors.New("the recipient is the user's own login key, which would make one factor of two; name another recipient, or none and list authorized_keys in the image's recipients_from")
-	ErrUnknownID     = errors.New("the identity of this server is unknown in this boot; SSH stays closed until the datasource answers again, or until root runs: totp-agent reset --adopt-machine")
+	ErrUnknownID     = errors.New("the identity of this server is unknown in this boot, so no user can log in; reboot, and if that does not help, run: totp-agent reset --adopt-machine USER (this removes all existing secrets)")
 	errAlreadyLocked = errors.New("another totp-agent is at work on this machine; wait for it to end")
 )
 

@@ -19,9 +19,12 @@ const noticePrefix = "totp-agent: no user can log in to this server over SSH: "
 
 // Text is what console and banner say where the problem keeps all users out.
 func (k Kind) Text() string {
-	return noticePrefix + k.What + ".\n" +
-		"To end this, as root on the console: " + k.Fix + "\n" +
-		"What it means: \"" + k.Code + "\" in docs/recovery.md of packer-plugin-totp; details: totp-agent status\n"
+	text := noticePrefix + k.What + ".\n" +
+		"To end this, as root on the console: " + k.Fix + "\n"
+	if strings.Contains(k.Fix, "age1...") {
+		text += "USER is the user's name. age1... is the line that \"totpctl keygen\" prints on your own computer.\n"
+	}
+	return text + "What it means: docs/recovery.md#" + k.Code + " in the repository packer-plugin-totp; details: totp-agent status\n"
 }
 
 // notice sets the status's problems, and its notice where no user can log in over SSH.

@@ -62,13 +62,18 @@ const (
 	CodeCardTampered    = "card-tampered"
 )
 
-const resetTo = "totp-agent reset --recipient age1... USER"
+const (
+	resetTo = "totp-agent reset --recipient age1... USER"
+
+	// A user without a key could not log in, whatever the card says.
+	addUser = "useradd -m -s /bin/bash USER; put the user's public SSH key into ~USER/.ssh/authorized_keys, owned by USER with mode 600; then run: "
+)
 
 // Kinds are all problems, the one first that explains the others: a notice names the
 // first that the server has.
 var Kinds = []Kind{
 	{CodeIdentityUnknown, "the identity of this server is unknown in this boot (its cloud-init datasource did not answer)",
-		"totp-agent reset --adopt-machine --recipient age1... USER", true},
+		"reboot; if this text is still here: totp-agent reset --adopt-machine --recipient age1... USER (this removes all existing secrets)", true},
 	{CodeDiskFull, "the disk is full, so a login cannot record that its code is used",
 		"df -h /var/lib; df -i /var/lib; delete files; then run: totp-agent enroll", true},
 	{CodeDiskReadOnly, "the disk is read-only, so a login cannot record that its code is used",
@@ -82,19 +87,19 @@ var Kinds = []Kind{
 	{CodeLayerRefused, "the policy in this server's user-data or vendor-data was refused", resetTo, true},
 	{CodeCannotLogIn, "the account, the key or the settings of sshd refuse the login of an enrolled user",
 		"totp-agent enroll (it prints the reason and the remedy for each user)", true},
-	{CodeNoRecipient, "no recipient is known for the enrollment card of any user", resetTo, true},
+	{CodeNoRecipient, "no recipient is known for the enrollment card", resetTo, true},
 	{CodeLoginKey, "the recipient of the enrollment card is the user's own login key", resetTo, true},
 	{CodeCardLost, "the enrollment card was lost before it was delivered", resetTo, true},
-	{CodeNoAccount, "no user that the policy names has an account", "useradd -m -s /bin/bash USER; then run: totp-agent enroll", true},
-	{CodeRootDenied, "the policy denies root, and no other user can log in", "useradd -m -s /bin/bash USER; then run: " + resetTo, true},
+	{CodeNoAccount, "no user that the policy names has an account", addUser + "totp-agent enroll", true},
+	{CodeRootDenied, "the policy denies root, and no other user can log in", addUser + resetTo, true},
 	{CodeUserName, "the name of the user's account cannot be enrolled", "usermod -l NEWNAME USER; then run: totp-agent enroll", true},
-	{CodeNoUser, "this server has no user account that could log in", "useradd -m -s /bin/bash USER; then run: " + resetTo, true},
+	{CodeNoUser, "this server has no user account that could log in", addUser + resetTo, true},
 
 	{CodeStateMissing, "the PAM state file is missing", "totp-agent reset USER", false},
 	{CodeStateDamaged, "the PAM state file is damaged", "totp-agent reset USER", false},
 	{CodeStateMode, "PAM refuses the mode or the owner of the PAM state file", "totp-agent enroll", false},
-	{CodeRateLimited, "a holder of the user's SSH key keeps trying codes, so right codes are refused too",
-		"journalctl -t sshd -t sshd-session -g 'publickey for USER '; remove the key it shows from the user's authorized_keys; then run: totp-agent reset USER", false},
+	{CodeRateLimited, "too many wrong codes: the user mistyped, or a client with the user's SSH key is guessing",
+		"wait until the time shown; if the tries continue: journalctl -t sshd -t sshd-session -g 'publickey for USER ' shows address and key; find its line with ssh-keygen -lf AUTHORIZED_KEYS and remove it; then run: faillock --dir /run/faillock-sshd --user USER --reset", false},
 	{CodeDiskLow, "the disk is almost full; once it is full, every login is refused", "df -h /var/lib; df -i /var/lib; delete files", false},
 	{CodeCardUnconfirmed, "the enrollment card may not have arrived", "totp-agent reset USER", false},
 	{CodeDeliveryFailed, "the last delivery of the enrollment card failed", "totp-agent deliver --again", false},
@@ -197,13 +202,13 @@ func (u UserStatus) codes() (codes []string) {
 	if u.Code != "" && u.Code != CodeIdentityUnknown { // that is the server's
 		codes = append(codes, u.Code)
 	}
-	if u.RateLimit != nil {
+	if u.RateLimit != nil && u.RateLimit.Limited {
 		codes = append(codes, CodeRateLimited)
 	}
 	if u.Card == CardUnconfirmed {
 		codes = append(codes, CodeCardUnconfirmed)
 	}
-	arrived := u.Card == CardDelivered || u.Card == CardUsed
+	arrived := u.Card == CardDelivered || u.Used // whatever channels are still pending
 	for _, d := range u.Delivery {
 		switch {
 		case d.State == deliver.Tampered:

@@ -142,7 +142,7 @@ func TestRateLimit(t *testing.T) {
 		t.Fatalf("rate limit %+v, want 120 tries since %v", r, begin)
 	}
 	i := slices.IndexFunc(st.Problems, func(p Problem) bool { return p.Code == CodeRateLimited && p.User == "alice" })
-	if i < 0 || !strings.Contains(st.Problems[i].Fix, "totp-agent reset alice") {
+	if i < 0 || !strings.Contains(st.Problems[i].Fix, "--user alice --reset") {
 		t.Errorf("problems %+v", st.Problems)
 	}
 
@@ -167,8 +167,15 @@ func TestRateLimitAfterALogin(t *testing.T) {
 	for i := range 3 {
 		m.try(now.Add(time.Duration(i-100)*time.Second), 0)
 	}
-	if st, err := ReadStatus(t.Context(), m.t); err != nil || user(st, "alice").RateLimit == nil {
-		t.Errorf("after three tries: %v, %v; want a rate limit within the last hour", user(st, "alice").RateLimit, err)
+	st, err := ReadStatus(t.Context(), m.t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := user(st, "alice").RateLimit; r == nil || r.Limited {
+		t.Errorf("after three tries: %+v; want a rate limit within the last hour", r)
+	}
+	if slices.ContainsFunc(st.Problems, func(p Problem) bool { return p.Code == CodeRateLimited }) {
+		t.Errorf("a limit that has ended is a problem: %+v", st.Problems)
 	}
 	m.try(now.Add(-50*time.Second), 55_555_555)
 	if st, err := ReadStatus(t.Context(), m.t); err != nil || user(st, "alice").RateLimit != nil {
