@@ -5,8 +5,9 @@
 // enrolls the users of each instance at its boot.
 //
 // The exit status is 0 when done, 1 when something failed (for status and check: when
-// something needs attention), and 2 for wrong use or a wrong policy. What a verb has to say goes to standard error, what
-// it is asked for to standard output. Neither ever carries a secret.
+// something needs attention), 2 for wrong use or a wrong policy, and 3 if check has a
+// critical finding. What a verb has to say goes to standard error, what it is asked for
+// to standard output. Neither ever carries a secret.
 package main
 
 import (
@@ -44,8 +45,8 @@ type verb struct {
 }
 
 var verbs = []verb{
-	{"bake", "--policy FILE [--allow-untested-system]", "make this system an image that demands key and code", true, false, bakeVerb},
-	{"check", "[--json | --repair]", "tell whether the bake's work still stands", true, false, checkVerb},
+	{"bake", "--policy FILE | --again [--allow-untested-system]", "make this system an image that demands key and code", true, false, bakeVerb},
+	{"check", "[--json | --repair]", "report what has changed since the bake; exit 1 if the login is degraded, 3 if it is not safe", true, false, checkVerb},
 	{"selftest", "[--json] [--skip]", "prove by logins of throw-away users that key and code are demanded", false, false, selftestVerb},
 	{"clean", "[--report | --check]", "remove from this image what belongs to the machine that built it", true, false, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, true, enrollVerb},
@@ -136,6 +137,9 @@ func exitStatus(err error) int {
 	var wrong policy.Errors
 	if errors.Is(err, errUsage) || errors.As(err, &wrong) || enroll.IsPolicyError(err) {
 		return 2
+	}
+	if errors.Is(err, errCritical) {
+		return 3
 	}
 	return 1
 }

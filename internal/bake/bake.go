@@ -66,6 +66,26 @@ var (
 // failed bake had installed by then.
 var ErrPackagesStay = errors.New("installed by this bake, and not removed again")
 
+// Again returns the options of another bake of a machine, from the policy that is in
+// it. What the first bake was allowed, it is too.
+func Again(t *target.Target) (Options, error) {
+	const fix = "run: totp-agent bake --policy FILE"
+	b, err := t.ReadFile(target.ImagePolicy)
+	if err != nil {
+		return Options{}, fmt.Errorf("%w; %s", err, fix)
+	}
+	p, err := policy.Parse(policy.Image, target.ImagePolicy, b)
+	if err != nil {
+		return Options{}, err
+	}
+	o := Options{Policy: p}
+	if r, err := ReadReport(t); err == nil {
+		now, err := t.OS()
+		o.AllowUntested = err == nil && r.System.Support == Untested && r.System.ID == now.ID
+	}
+	return o, nil
+}
+
 // Run makes the target an image whose SSH logins demand key and code. When it
 // fails, every file is as it was before; the error is [ErrPackagesStay] as well
 // where packages are not.
