@@ -26,7 +26,12 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	// A new directory has its mode from its first moment on, whatever the umask of a
+	// build is.
+	syscall.Umask(0o022)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // An env is what a verb works with.
 type env struct {

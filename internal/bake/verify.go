@@ -48,12 +48,12 @@ func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 		if t.Exists(d) {
 			continue
 		}
-		if err := t.Mkdir(d, 0o755); err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
 		// On a machine that runs, sshd may start meanwhile and need it.
 		if !t.Booted() {
 			s.undo = append(s.undo, func() error { return t.Remove(d) })
+		}
+		if err := t.Mkdir(d, 0o755); err != nil {
+			return nil, errors.Join(err, s.Close())
 		}
 	}
 	_, stderr, err := s.ask(ctx, "-t")

@@ -101,7 +101,10 @@ func (t *Target) prepare(name string, r io.Reader, mode fs.FileMode, sync bool) 
 		}
 		t.note("sync", rel)
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if errClose := f.Close(); err == nil {
+		err = errClose
+	}
+	if err != nil {
 		_ = p.Discard()
 		return nil, guest(name, err)
 	}
@@ -135,7 +138,9 @@ func (t *Target) Create(dir string, files map[string][]byte) error {
 		if err = t.check("write", path.Join(rel, name)); err == nil {
 			err = fill(f, bytes.NewReader(data), 0o600)
 		}
-		err = errors.Join(err, f.Close())
+		if errClose := f.Close(); err == nil {
+			err = errClose
+		}
 		t.note("write", path.Join(rel, name))
 		if err != nil {
 			return guest(path.Join(dir, name), err)
@@ -194,7 +199,9 @@ func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error
 				return false, guest(name, err)
 			}
 		}
-		if err := t.mkdir(rel, mode&0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		// With its mode at once: after a kill nothing would set it. The umask, which may take
+		// some of it away, is 022 in the agent.
+		if err := t.mkdir(rel, mode.Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
 			return false, guest(name, err)
 		}
 		fi, err = t.lstat(rel)
@@ -231,7 +238,10 @@ func (t *Target) mkdirAll(rel string) error {
 			return err
 		}
 	}
-	err := t.root.Mkdir(rel, 0o755)
+	err := t.check("mkdir", rel)
+	if err == nil {
+		err = t.root.Mkdir(rel, 0o755)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -321,6 +331,9 @@ func (t *Target) Symlink(dest, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := t.check("symlink", rel); err != nil {
+		return guest(name, err)
+	}
 	root, below := t.at(rel)
 	if err := root.Symlink(dest, below); err != nil {
 		return guest(name, err)
@@ -380,13 +393,13 @@ func (t *Target) Sync(dirs ...string) error {
 		dev, err := device(d)
 		if err == nil && !done[dev] {
 			if err = t.check("syncfs", rel); err == nil {
-				err = syncfs(d)
+				err = os.NewSyscallError("syncfs", syncfs(d))
 			}
 			t.note("syncfs", rel)
 			done[dev] = true
 		}
 		if err := errors.Join(err, d.Close()); err != nil {
-			return guest(name, err)
+			return &fs.PathError{Op: "sync", Path: name, Err: err}
 		}
 	}
 	return nil
