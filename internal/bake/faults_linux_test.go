@@ -60,6 +60,7 @@ func TestFaults(t *testing.T) {
 	rare := func(n int) bool {
 		return n > 0 && slices.ContainsFunc([]string{"symlink ", "remove ", "mkdir ", "chmod ", "syncfs ", "rename " + target.PAMCopy + ".replaced"}, func(op string) bool { return strings.HasPrefix(points[n-1], op) })
 	}
+	op := func(n int) string { op, _, _ := strings.Cut(points[n-1], " "); return op }
 	for n := 1; n <= len(points); n++ {
 		if n%6 != 0 && (testing.Short() || !rare(n) && !rare(n-1)) {
 			continue
@@ -83,7 +84,7 @@ func TestFaults(t *testing.T) {
 				continue
 			}
 			first, _, _ := strings.Cut(err.Error(), "\n")
-			if what, _, ok := strings.Cut(first, ": "); !ok || strings.Contains(what, "/") || !strings.Contains(first, " /") {
+			if what, _, ok := strings.Cut(first, ": "); !ok || strings.Contains(what, "/") || !strings.Contains(first, " /") || op(n) == "write" && !strings.Contains(first, ": "+strings.TrimPrefix(points[n-1], "write ")+": ") {
 				t.Errorf("%s: the error names no step or no file: %s", name, first)
 			}
 			d := before.diff(snapshot(t, m.Root(), false))

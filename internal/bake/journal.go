@@ -67,7 +67,10 @@ func (j *journal) writeFrom(name string, r io.Reader, mode fs.FileMode) error {
 	if err := j.keep(name); err != nil {
 		return err
 	}
-	return j.t.WriteFrom(name, r, mode)
+	if err := j.t.WriteFrom(name, r, mode); err != nil {
+		return fmt.Errorf("%s: %w", name, err) // which may name the temporary file only
+	}
+	return nil
 }
 
 // keep remembers how a file is, by an open descriptor: its content outlives

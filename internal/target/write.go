@@ -101,10 +101,7 @@ func (t *Target) prepare(name string, r io.Reader, mode fs.FileMode, sync bool) 
 		}
 		t.note("sync", rel)
 	}
-	if errClose := f.Close(); err == nil {
-		err = errClose
-	}
-	if err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		_ = p.Discard()
 		return nil, guest(name, err)
 	}
@@ -138,9 +135,7 @@ func (t *Target) Create(dir string, files map[string][]byte) error {
 		if err = t.check("write", path.Join(rel, name)); err == nil {
 			err = fill(f, bytes.NewReader(data), 0o600)
 		}
-		if errClose := f.Close(); err == nil {
-			err = errClose
-		}
+		err = errors.Join(err, f.Close())
 		t.note("write", path.Join(rel, name))
 		if err != nil {
 			return guest(path.Join(dir, name), err)
