@@ -42,6 +42,7 @@ func TestCheckReportsABadImage(t *testing.T) {
 		{"settings of the login gone, and a Match", `rm /etc/ssh/sshd_totp_login.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
 		{"main file without ours, and a Match", `sed -i '/_login/d' /etc/ssh/sshd_totp.conf; sed -i '1i Match User alice\n  AuthenticationMethods publickey' /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
 		{"started by a drop-in of the alias", `mkdir -p /etc/systemd/system/sshd.service.d; printf '[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -o AuthenticationMethods=publickey\n' >/etc/systemd/system/sshd.service.d/x.conf; printf 'AuthenticationMethods publickey\n' >/etc/ssh/sshd_config`, "sshd-effective", "/etc/ssh/sshd_config", "critical"},
+		{"other settings of the login", `echo 'PasswordAuthentication yes' >/etc/ssh/sshd_totp_login.conf`, "file-altered", "/etc/ssh/sshd_totp_login.conf", "critical"},
 		{"a named pipe for sshd_config", `rm /etc/ssh/sshd_config; mkfifo /etc/ssh/sshd_config`, "sshd-config", "/etc/ssh/sshd_config", "critical"},
 		{"a link to nowhere for sshd_config", `ln -sf /nowhere /etc/ssh/sshd_config`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
 		{"SSHD_OPTS with Match", `echo 'SSHD_OPTS="-o Match=all"' >/etc/default/ssh`, "sshd-test", "/etc/ssh/sshd_config", "critical"},
@@ -57,12 +58,16 @@ func TestCheckReportsABadImage(t *testing.T) {
 			m.must("sh", "-euc", tt.script)
 			// The agent that bake was run with, since one case removes the other.
 			s := run(t, m.Command(t.Context(), newAgent, "check", "--json"))
-			if s.code != 1 {
-				t.Errorf("exit %d, want 1\n%s", s.code, s.err)
-			}
 			var findings []struct{ ID, Path, What, Fix, Severity string }
 			if err := json.Unmarshal([]byte(s.out), &findings); err != nil {
 				t.Fatalf("%v\n%s%s", err, s.out, s.err)
+			}
+			code := 1
+			if len(findings) > 0 && findings[0].Severity == "critical" { // the worst comes first
+				code = 3
+			}
+			if s.code != code || len(findings) > 4 {
+				t.Errorf("exit %d, want %d; %d findings\n%s%s", s.code, code, len(findings), s.out, s.err)
 			}
 			found := false
 			for _, f := range findings {

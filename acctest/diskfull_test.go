@@ -78,14 +78,16 @@ func (m *machine) told() (all []string) {
 	if err := json.Unmarshal([]byte(s.out), &findings); err != nil {
 		m.t.Fatalf("%v: %s", err, s.err)
 	}
-	bad := false
+	code := 0
 	for _, f := range findings {
 		if f.Severity != bake.Warning && f.Severity != bake.Notice {
-			bad = true
+			if code = max(code, 1); f.Severity == bake.Critical {
+				code = 3
+			}
 			all = append(all, "check "+f.ID)
 		}
 	}
-	if bad != (s.code == 1) {
+	if s.code != code {
 		m.t.Errorf("check: exit %d with %v", s.code, all)
 	}
 	var st status

@@ -113,7 +113,7 @@ chmod 0755 /usr/bin/dnf /usr/bin/rpm /usr/sbin/restorecon
 	if err := os.WriteFile(m.Path("/etc/pam.d/sshd"), stock, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if s := m.agent("check"); s.code != 1 || !strings.Contains(s.out, "pam-block: /etc/pam.d/sshd") {
+	if s := m.agent("check"); s.code != 3 || !strings.Contains(s.out, "pam-block: /etc/pam.d/sshd") {
 		t.Errorf("check: exit %d\n%s%s", s.code, s.out, s.err)
 	}
 	m.ok("enroll")

@@ -208,8 +208,8 @@ systemctl --no-block start totp-repair.service`)
 		if now := s.must("systemctl", "show", "--property=MainPID", "--value", "ssh.service"); now != pid {
 			t.Errorf("sshd was started again: PID %s, then %s", pid, now)
 		}
-		for _, verb := range []string{"status", "check"} {
-			if out, errs, code := s.agent(verb); code != 1 || !strings.Contains(out, "SSH is closed") {
+		for verb, want := range map[string]int{"status": 1, "check": 3} {
+			if out, errs, code := s.agent(verb); code != want || !strings.Contains(out, "SSH is closed") {
 				t.Errorf("%s: exit %d\n%s%s", verb, code, out, errs)
 			}
 		}

@@ -65,7 +65,7 @@ END`)
 				s.sameAsSystemd()
 			}
 			out, _, code := s.agent("check")
-			if code != 1 || !strings.Contains(out, "ssh-unit: "+file) {
+			if code != 3 || !strings.Contains(out, "ssh-unit: "+file) {
 				t.Errorf("%s: exit %d, %s", file, code, out)
 			}
 			s.sh("rm -r $(dirname " + file + "); systemctl daemon-reload")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/bake"
@@ -23,31 +24,39 @@ const maxPolicy = 64 << 10
 
 func bakeVerb(fs *flag.FlagSet) func(env, []string) error {
 	file := fs.String("policy", "", "the image's policy, a YAML `FILE` on this system")
+	again := fs.Bool("again", false, "bake with the policy that is installed, "+target.ImagePolicy)
 	untested := fs.Bool("allow-untested-system", false, "bake RHEL, Rocky, Alma and Fedora too, on which nobody has tested this")
 	return func(e env, args []string) error {
 		if err := none(args); err != nil {
 			return err
 		}
-		if *file == "" {
-			return fmt.Errorf("%w: --policy FILE is missing", errUsage)
+		if (*file == "") != *again {
+			return fmt.Errorf("%w: use one of --policy FILE and --again; usage: totp-agent bake --policy FILE | --again", errUsage)
 		}
-		text, err := readPolicy(*file)
-		if err != nil {
-			return err
-		}
-		p, err := policy.Parse(policy.Image, *file, text)
-		if err != nil {
-			return err
+		var o bake.Options
+		if !*again {
+			text, err := readPolicy(*file)
+			if err != nil {
+				return err
+			}
+			if o.Policy, err = policy.Parse(policy.Image, *file, text); err != nil {
+				return err
+			}
 		}
 		t, err := e.open()
 		if err != nil {
 			return err
 		}
-		self, err := os.Executable()
-		if err != nil {
+		if *again {
+			if o, err = bake.Again(t); err != nil {
+				return err
+			}
+		}
+		if o.Agent, err = os.Executable(); err != nil {
 			return err
 		}
-		_, err = bake.Run(e, t, bake.Options{Policy: p, Agent: self, Log: e.err, AllowUntested: *untested})
+		o.Log, o.AllowUntested = e.err, o.AllowUntested || *untested
+		_, err = bake.Run(e, t, o)
 		return err
 	}
 }
@@ -66,8 +75,11 @@ func readPolicy(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// errFindings ends a check that found something.
-var errFindings = errors.New("this image does not hold what its bake promised")
+// These end a check that found something; [exitStatus] tells them apart.
+var (
+	errFindings = errors.New("this system differs from what the bake set up; see the critical and degraded lines above")
+	errCritical = errors.New("the SSH login is not safe, or all users are locked out")
+)
 
 func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 	asJSON := fs.Bool("json", false, "print JSON")
@@ -98,32 +110,39 @@ func checkVerb(fs *flag.FlagSet) func(env, []string) error {
 				return err
 			}
 		} else {
-			for _, f := range findings {
-				fmt.Fprintf(e.out, "%s: %s: %s; %s\n", f.ID, f.Path, f.What, f.Fix)
-			}
-			if wrong(findings) == 0 {
+			printFindings(e.out, findings)
+			if judge(findings) == nil {
 				fmt.Fprintln(e.out, "everything is as it was baked")
 			}
 			if c := t.Clock(); c.State == target.ClockUnknown {
 				fmt.Fprintln(e.out, "clock:", c)
 			}
 		}
-		if n := wrong(findings); n > 0 {
-			return fmt.Errorf("%d findings: %w", n, errFindings)
-		}
-		return nil
+		return judge(findings)
 	}
 }
 
-// wrong counts the findings that break what the bake promised.
-func wrong(findings []bake.Finding) int {
+func printFindings(w io.Writer, findings []bake.Finding) {
+	for _, f := range findings {
+		fmt.Fprintf(w, "%s: %s: %s: %s; %s\n", f.Severity, f.ID, f.Path, f.What, f.Fix)
+	}
+}
+
+// judge returns the error of a check. Warnings and notices are no error.
+func judge(findings []bake.Finding) error {
 	n := 0
 	for _, f := range findings {
-		if f.Severity != bake.Notice && f.Severity != bake.Warning {
+		if f.Severity == bake.Critical || f.Severity == bake.Degraded {
 			n++
 		}
 	}
-	return n
+	switch bake.Worst(findings) {
+	case bake.Critical:
+		return fmt.Errorf("%d findings: %w: %w", n, errCritical, errFindings)
+	case bake.Degraded:
+		return fmt.Errorf("%d findings: %w", n, errFindings)
+	}
+	return nil
 }
 
 func cleanVerb(fs *flag.FlagSet) func(env, []string) error {

@@ -101,7 +101,7 @@ func statusVerb(fs *flag.FlagSet) func(env, []string) error {
 		if errStatus == nil && len(st.Problems) > 0 {
 			errStatus = fmt.Errorf("%d %w", len(st.Problems), errAttention)
 		}
-		if err == nil && (lp.Closed != "" || wrong(lp.Findings) > 0) {
+		if err == nil && (lp.Closed != "" || judge(lp.Findings) != nil) {
 			err = errLogin
 		}
 		return errors.Join(errStatus, err)
@@ -121,9 +121,7 @@ func (l loginPath) print(w io.Writer) {
 	if l.Closed != "" {
 		fmt.Fprintf(w, "%s\n", l.Closed)
 	}
-	for _, f := range l.Findings {
-		fmt.Fprintf(w, "%s: %s: %s; %s\n", f.ID, f.Path, f.What, f.Fix)
-	}
+	printFindings(w, l.Findings)
 }
 
 // errAttention ends a status that lists problems.

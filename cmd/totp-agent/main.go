@@ -5,8 +5,8 @@
 // enrolls the users of each instance at its boot.
 //
 // The exit status is 0 when done, 1 when something failed (for status and check: when
-// something needs attention), and 2 for a usage error or an invalid policy. A command
-// writes its messages to standard error and its result to standard output. Neither ever
+// something needs attention), 2 for a usage error or an invalid policy, and 3 if check has
+// a critical finding. A command writes its messages to standard error and its result to standard output. Neither ever
 // carries a secret.
 package main
 
@@ -26,7 +26,12 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	// A new directory has its mode from its first moment on, whatever the umask of a
+	// build is.
+	syscall.Umask(0o022)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // An env is what a command works with.
 type env struct {
@@ -45,8 +50,8 @@ type verb struct {
 }
 
 var verbs = []verb{
-	{"bake", "--policy FILE [--allow-untested-system]", "set up this system as an image whose logins require key and code", true, false, bakeVerb},
-	{"check", "[--json | --repair]", "report what has changed since the bake", true, false, checkVerb},
+	{"bake", "--policy FILE | --again [--allow-untested-system]", "set up this system as an image whose logins require key and code", true, false, bakeVerb},
+	{"check", "[--json | --repair]", "report what has changed since the bake; exit 1 if the login is degraded, 3 if it is not safe", true, false, checkVerb},
 	{"selftest", "[--json] [--skip]", "verify with real logins by temporary users that key and code are required", false, false, selftestVerb},
 	{"clean", "[--report | --check]", "remove the data of the build machine from this image", true, false, cleanVerb},
 	{"enroll", "", "enroll the users of this instance (at each boot, before sshd)", false, true, enrollVerb},
@@ -137,6 +142,9 @@ func exitStatus(err error) int {
 	var wrong policy.Errors
 	if errors.Is(err, errUsage) || errors.As(err, &wrong) || enroll.IsPolicyError(err) {
 		return 2
+	}
+	if errors.Is(err, errCritical) {
+		return 3
 	}
 	return 1
 }

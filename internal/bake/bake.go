@@ -66,6 +66,26 @@ var (
 // failed bake had installed by then.
 var ErrPackagesStay = errors.New("installed by this bake, and not removed again")
 
+// Again returns the options of another bake of a machine, from the policy that is in
+// it. What the first bake was allowed, it is too.
+func Again(t *target.Target) (Options, error) {
+	const fix = "run: totp-agent bake --policy FILE"
+	b, err := t.ReadFile(target.ImagePolicy)
+	if err != nil {
+		return Options{}, fmt.Errorf("%w; %s", err, fix)
+	}
+	p, err := policy.Parse(policy.Image, target.ImagePolicy, b)
+	if err != nil {
+		return Options{}, err
+	}
+	o := Options{Policy: p}
+	if r, err := ReadReport(t); err == nil {
+		now, err := t.OS()
+		o.AllowUntested = err == nil && r.System.Support == Untested && r.System.ID == now.ID
+	}
+	return o, nil
+}
+
 // Run makes the target an image whose SSH logins demand key and code. When it
 // fails, every file is as it was before; the error is [ErrPackagesStay] as well
 // where packages are not.
@@ -79,14 +99,16 @@ func Run(ctx context.Context, t *target.Target, o Options) (*Report, error) {
 		return nil, errors.Join(err, b.restore(ctx), b.stay(ctx))
 	}
 	b.journal.close()
-	// What apt and systemctl have done is not on the disk yet, and a build may end
-	// by pulling the plug.
-	if t.Live() {
-		if err := t.Sync("/", "/usr", "/var", target.VarLib); err != nil {
-			return report, err
-		}
-	}
 	return report, nil
+}
+
+// sync puts on the disk what apt and systemctl have done, since a build may end by
+// pulling the plug. It is a step, so that its error takes the bake back.
+func (b *baker) sync(context.Context) (string, error) {
+	if !isLive(b.t) {
+		return "left to the system that has mounted this one", nil
+	}
+	return "all is on the disk", b.t.Sync("/", "/usr", "/var", target.VarLib)
 }
 
 // restore puts every file back after a failure, an interrupted context too.
@@ -127,7 +149,7 @@ type baker struct {
 func (b *baker) run(ctx context.Context) (*Report, error) {
 	unlock, err := b.lock()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock: %w", err)
 	}
 	defer unlock()
 	var report *Report
@@ -155,6 +177,7 @@ func (b *baker) run(ctx context.Context) (*Report, error) {
 			report, said, err = b.report(ctx)
 			return said, err
 		}},
+		{"sync", b.sync},
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err

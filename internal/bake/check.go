@@ -17,43 +17,31 @@ import (
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
-// A Finding is one thing that is not as bake left it.
-type Finding struct {
-	ID       string   `json:"id"`   // what kind, for programs: "pam-line", "file-mode"
-	Path     string   `json:"path"` // the file, with ":LINE" where one line is meant
-	What     string   `json:"what"`
-	Fix      string   `json:"fix"`
-	Severity Severity `json:"severity"`
+// Check compares the machine with what bake leaves, and asks sshd what it would
+// do. The findings are sorted, the worst first, one for each cause. No findings: all is as
+// the bake left it. The error is for a machine that cannot be looked at, such as an
+// unsupported one ([ErrSystem]).
+func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
+	c := &checker{t: t, differs: map[string]bool{}}
+	if r, err := ReadReport(t); err == nil {
+		c.baked = r
+	}
+	err := c.all(ctx)
+	if errors.Is(err, ErrSystem) && c.baked != nil {
+		err = fmt.Errorf("%w; it was baked as %s", err, c.baked.System.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return arrange(c.findings), nil
 }
 
-// Severity says how bad a finding is.
-type Severity string
-
-const (
-	// Critical: somebody may log in without a code, or nobody at all.
-	Critical Severity = "critical"
-	// Degraded: the login holds by another layer, or something is missing that
-	// a login does not need.
-	Degraded Severity = "degraded"
-	// Notice: as the policy has it, and worth knowing.
-	Notice Severity = "notice"
-	// Warning: what the image is to do for its users is not at stake, but a login
-	// may fail that should not: the clock, a firewall. No check fails for it.
-	Warning Severity = "warning"
-)
-
-// The remedy that fits most findings.
-const bakeAgain = "bake again"
-
-// Check compares the machine with what bake leaves, and asks sshd what it would
-// do. No findings: everything stands. The error is for a machine that cannot be
-// looked at, such as an unsupported one ([ErrSystem]).
-func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
-	c := &checker{t: t}
+func (c *checker) all(ctx context.Context) error {
+	t := c.t
 	p := c.policy()
 	f, err := factsOf(t, p)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.facts = f
 	c.agent()
@@ -69,33 +57,38 @@ func Check(ctx context.Context, t *target.Target) ([]Finding, error) {
 	c.running(ctx)
 	if !t.IsRegular(target.SSHD) {
 		c.add(Critical, "sshd-missing", target.SSHD, "is missing", "install "+f.sshPackage)
-		return c.findings, ctx.Err()
+		return ctx.Err()
 	}
 	files, err := f.plan(ctx, t)
 	if err != nil {
 		c.add(Critical, "sshd-version", target.SSHD, err.Error(), "reinstall "+f.sshPackage)
-		return c.findings, ctx.Err()
+		return ctx.Err()
 	}
 	c.module(ctx, files)
 	c.plan(files)
+	c.outdated()
 	c.moduli()
 	if err := c.exempt(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.sshd(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	c.writable()
 	c.clock()
 	c.channels()
 	c.firewalls(ctx)
-	return c.findings, ctx.Err()
+	return ctx.Err()
 }
 
 type checker struct {
 	t        *target.Target
 	facts    *facts
 	findings []Finding
+
+	baked   *Report         // of the last bake; nil where it cannot be read
+	stale   bool            // files are as the bake wrote them, and this system needs others
+	differs map[string]bool // files of the plan that are not as it has them
 }
 
 func (c *checker) add(s Severity, id, path, what, fix string) {
@@ -169,23 +162,25 @@ func kind(fi fs.FileInfo) string {
 }
 
 func (c *checker) agent() {
-	if !c.entry(Degraded, target.AgentPath, false, agentMode, bakeAgain) {
+	fix := "rebuild the image, or copy the agent for " + c.facts.arch + " to this system and run: ./totp-agent bake --again"
+	if !c.entry(Degraded, target.AgentPath, false, agentMode, fix) {
 		return
 	}
 	f, err := c.t.OpenFile(target.AgentPath, 0, 0)
 	if err != nil {
-		c.add(Degraded, "agent-arch", target.AgentPath, err.Error(), bakeAgain)
+		c.add(Degraded, "agent-arch", target.AgentPath, err.Error(), fix)
 		return
 	}
 	defer f.Close()
 	if arch, err := target.ELFArch(target.AgentPath, f); err != nil || arch != c.facts.arch {
-		c.add(Degraded, "agent-arch", target.AgentPath, "is no program for "+c.facts.arch, bakeAgain)
+		c.add(Degraded, "agent-arch", target.AgentPath, "is not a program for "+c.facts.arch, fix)
 	}
 }
 
 // policy returns the image's policy, or nil where it cannot be read.
 func (c *checker) policy() *policy.Policy {
-	c.entry(Degraded, target.ImagePolicy, false, 0o600, bakeAgain)
+	const fix = "restore it, or run: totp-agent bake --policy FILE"
+	c.entry(Degraded, target.ImagePolicy, false, 0o600, fix)
 	b, err := c.t.ReadFile(target.ImagePolicy)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -195,7 +190,7 @@ func (c *checker) policy() *policy.Policy {
 		p, err = policy.Parse(policy.Image, target.ImagePolicy, b)
 	}
 	if err != nil {
-		c.add(Degraded, "policy", target.ImagePolicy, err.Error(), "correct it, or bake again")
+		c.add(Degraded, "policy", target.ImagePolicy, err.Error(), fix)
 		return nil
 	}
 	return p
@@ -211,7 +206,7 @@ func (c *checker) exempt() error {
 		return err
 	} else if names != "" {
 		c.add(Critical, "exempt-root", target.Passwd, fmt.Sprintf("%q: root by another name, which an exemption does not leave out", names),
-			"remove the account, or bake again")
+			"remove the account, or "+bakeAgain)
 	}
 	for _, name := range slices.Sorted(maps.Keys(accounts)) {
 		c.add(Notice, "exempt", target.SSHDDropIn, fmt.Sprintf("%q logs in with the key alone (%s)", name, accounts[name]),
@@ -226,21 +221,14 @@ func (c *checker) plan(p *plan) {
 		c.entry(Critical, d.path, true, d.mode, bakeAgain)
 	}
 	for _, f := range p.files {
-		s := Degraded
-		if !f.unit {
-			s = Critical
-		}
-		if dest, err := c.t.Readlink(f.path); err == nil && dest == "/dev/null" {
-			c.add(s, "unit-masked", f.path, "is masked", "remove this link, and bake again")
-			continue
-		}
-		c.entry(s, f.path, false, f.mode, bakeAgain)
-		if b, err := c.t.ReadFile(f.path); err == nil && string(b) != string(f.data) {
-			c.add(s, "file-altered", f.path, "is not as the bake wrote it", "put settings of your own into another file, and bake again")
-		}
+		c.file(f)
 	}
 	for _, l := range p.links {
 		if l.stands(c.t) {
+			continue
+		}
+		if c.newLink(l) {
+			c.stale = true
 			continue
 		}
 		id, what := "unit-disabled", "is missing, so that "+path.Base(l.path)+" does not start"
@@ -261,6 +249,33 @@ func (c *checker) plan(p *plan) {
 	}
 }
 
+// file compares one file. A file that is as the last bake wrote it, or that this bake
+// did not have, is one of a system that has changed since.
+func (c *checker) file(f file) {
+	s := Degraded
+	if !f.unit {
+		s = Critical
+	}
+	if dest, err := c.t.Readlink(f.path); err == nil && dest == "/dev/null" {
+		c.add(s, "unit-masked", f.path, "is masked", "remove this link, then "+bakeAgain)
+		return
+	}
+	b, err := c.t.ReadFile(f.path)
+	if err == nil && string(b) == string(f.data) {
+		c.entry(s, f.path, false, f.mode, bakeAgain)
+		return
+	}
+	c.differs[f.path] = true
+	if c.asBaked(f.path, b, err) {
+		c.stale = true
+		return
+	}
+	c.entry(s, f.path, false, f.mode, bakeAgain)
+	if err == nil {
+		c.add(s, "file-altered", f.path, "is not as the bake wrote it", "put settings of your own into another file, then "+bakeAgain)
+	}
+}
+
 // sockets looks at who wants ssh.socket: masked it is, and sshd does not start
 // where that requires it.
 func (c *checker) sockets() {
@@ -273,7 +288,7 @@ func (c *checker) sockets() {
 		needed := path.Ext(path.Dir(l)) == requires
 		switch {
 		case masked && needed:
-			c.add(Critical, "socket-required", l, "needs "+c.facts.sshSocket+", which is masked, so that nobody can log in after the next boot", "remove this link, or bake again")
+			c.add(Critical, "socket-required", l, "needs "+c.facts.sshSocket+", which is masked, so that nobody can log in after the next boot", "remove this link, or "+bakeAgain)
 		case !masked && !needed:
 			c.add(Degraded, "socket-enabled", l, "starts an sshd for each connection, which may come before the agent has run", "run: systemctl disable --now "+c.facts.sshSocket)
 		}
@@ -304,6 +319,8 @@ func (c *checker) module(ctx context.Context, p *plan) {
 // starts one.
 func (c *checker) sshd(ctx context.Context) (err error) {
 	starts, ps := c.facts.started(c.t)
+	// Without our drop-in the unit starts the distribution's command: one cause.
+	ps = slices.DeleteFunc(ps, func(p problem) bool { return p.degraded && c.differs[dropInOf(p.path, sshUnitTemplate)] })
 	if !slices.ContainsFunc(c.findings, func(f Finding) bool { return f.ID == "ssh-unit" }) {
 		c.problems(ps, Critical)
 	}
@@ -322,6 +339,7 @@ func (c *checker) sshd(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a := &answers{logins: ls}
 	asked := map[string]bool{}
 	for _, start := range starts {
 		by := s.with(start)
@@ -331,28 +349,10 @@ func (c *checker) sshd(ctx context.Context) (err error) {
 		}
 		asked[key] = true
 		by.unit = start.Unit.Name
-		if err := c.ask(ctx, by, ls); err != nil {
+		if err := a.ask(ctx, by, c.facts.auth()); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// ask asks one sshd about all logins.
-func (c *checker) ask(ctx context.Context, s *sshd, ls []login) error {
-	if err := s.test(ctx); err != nil {
-		c.add(Critical, "sshd-test", target.SSHDConfig, s.unit+": "+err.Error(), "correct what sshd names")
-		return ctx.Err()
-	}
-	for _, l := range ls {
-		got, err := s.effective(ctx, l.connection)
-		if err != nil {
-			c.add(Critical, "sshd-test", target.SSHDConfig, s.unit+": "+err.Error(), "correct what sshd names")
-			return ctx.Err()
-		}
-		for _, w := range weaknesses(l.connection, l.exempt, got, c.facts.auth()) {
-			c.add(Critical, "sshd-effective", target.SSHDConfig, s.unit+": "+w.String(), "remove the Match block or option that says so, or bake again")
-		}
-	}
+	c.findings = append(c.findings, a.findings()...)
 	return nil
 }

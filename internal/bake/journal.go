@@ -11,12 +11,16 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
 )
 
 // A journal changes files, and can take back what it changed. It does not
 // touch what is already as wanted.
+//
+// Each undo is registered before its change, since a change may fail after it was made:
+// in the sync that follows it. So an undo first looks whether there is something to undo.
 type journal struct {
 	t     *target.Target
 	undos []func() error // latest last
@@ -63,7 +67,10 @@ func (j *journal) writeFrom(name string, r io.Reader, mode fs.FileMode) error {
 	if err := j.keep(name); err != nil {
 		return err
 	}
-	return j.t.WriteFrom(name, r, mode)
+	if err := j.t.WriteFrom(name, r, mode); err != nil {
+		return fmt.Errorf("%s: %w", name, err) // which may name the temporary file only
+	}
+	return nil
 }
 
 // keep remembers how a file is, by an open descriptor: its content outlives
@@ -135,20 +142,28 @@ func (j *journal) displace(name string) error {
 	case fi.Mode()&fs.ModeSymlink != 0:
 		return j.unlink(name)
 	}
-	aside, err := moveAside(j.t, name)
-	if err != nil {
-		return err
+	aside := asideName(j.t, name)
+	j.undos = append(j.undos, func() error {
+		if !j.t.Exists(aside) {
+			return nil
+		}
+		return j.t.Rename(aside, name)
+	})
+	return j.t.Rename(name, aside)
+}
+
+// asideName is a free name for what is to be moved aside.
+func asideName(t *target.Target, name string) string {
+	aside := name + ".replaced"
+	for n := 2; t.Exists(aside); n++ {
+		aside = fmt.Sprintf("%s.replaced-%d", name, n)
 	}
-	j.undos = append(j.undos, func() error { return j.t.Rename(aside, name) })
-	return nil
+	return aside
 }
 
 // moveAside renames what is there to a name that is free.
 func moveAside(t *target.Target, name string) (aside string, err error) {
-	aside = name + ".replaced"
-	for n := 2; t.Exists(aside); n++ {
-		aside = fmt.Sprintf("%s.replaced-%d", name, n)
-	}
+	aside = asideName(t, name)
 	return aside, t.Rename(name, aside)
 }
 
@@ -187,21 +202,35 @@ func (j *journal) symlink(dest, name string) (changed bool, err error) {
 	case err == nil && old == dest:
 		return false, nil
 	case err == nil:
+		j.keepLink(name, old)
 		if err := j.t.Remove(name); err != nil {
 			return false, err
 		}
-		j.undos = append(j.undos, func() error { return j.t.Symlink(old, name) })
+	case errors.Is(err, syscall.EINVAL):
+		return false, fmt.Errorf("%s: %w: %w; remove what is there", name, ErrUnit, fs.ErrExist)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, err
+	default:
+		if err := j.parents(name); err != nil {
+			return false, err
+		}
+		j.keepLink(name, "")
 	}
-	if err := j.parents(name); err != nil {
-		return false, err
-	}
-	if err := j.t.Symlink(dest, name); err != nil {
-		return false, err
-	}
-	j.undos = append(j.undos, func() error { return missingIsFine(j.t.Remove(name)) })
-	return true, nil
+	return true, j.t.Symlink(dest, name)
+}
+
+// keepLink remembers where a link leads; "": there is none.
+func (j *journal) keepLink(name, dest string) {
+	j.undos = append(j.undos, func() error {
+		now, err := j.t.Readlink(name)
+		if err == nil && now != dest {
+			err = j.t.Remove(name)
+		}
+		if missingIsFine(err) != nil || now == dest || dest == "" {
+			return missingIsFine(err)
+		}
+		return j.t.Symlink(dest, name)
+	})
 }
 
 // unlink removes a link, and the directory that it was alone in.
@@ -215,18 +244,20 @@ func (j *journal) unlink(name string) error {
 	if err != nil {
 		return err
 	}
+	j.keepLink(name, dest)
 	if err := j.t.Remove(name); err != nil {
 		return err
 	}
-	j.undos = append(j.undos, func() error { return j.t.Symlink(dest, name) })
 	if entries, err := j.t.ReadDir(dir); err != nil || len(entries) > 0 {
 		return err
 	}
-	if err := j.t.Remove(dir); err != nil {
-		return err
-	}
-	j.undos = append(j.undos, func() error { return j.t.Mkdir(dir, fi.Mode().Perm()) })
-	return nil
+	j.undos = append(j.undos, func() error {
+		if j.t.IsDir(dir) {
+			return nil
+		}
+		return j.t.Mkdir(dir, fi.Mode().Perm())
+	})
+	return j.t.Remove(dir)
 }
 
 // sameFile tells whether a file of ours is as wanted.

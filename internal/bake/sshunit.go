@@ -92,7 +92,7 @@ func (f *facts) startProblems(t *target.Target, unit string, s *Start, err error
 	}
 	for _, file := range s.Unit.DropIns {
 		if foreign[file] {
-			add(file, "has an ExecStart of its own", "remove it; put settings of your own into "+target.SSHDDropInDir)
+			add(file, "has an ExecStart of its own", f.purge(t, file, "remove it; put settings of your own into "+target.SSHDDropInDir))
 		}
 	}
 	for _, c := range s.Unit.All("Service", otherFiles...) {

@@ -161,7 +161,7 @@ func (b *baker) units(ctx context.Context) (string, error) {
 		}
 		did, err := b.journal.symlink(l.dest, l.path)
 		if err != nil {
-			return "", fmt.Errorf("%w: %w; remove what is there", ErrUnit, err)
+			return "", err
 		}
 		if did {
 			changed++

@@ -110,7 +110,7 @@ func (b *baker) time(context.Context) (string, error) {
 	for _, l := range installLinks(s.unit, s.path, text) {
 		made, err := b.journal.symlink(l.dest, l.path)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w: %w; remove what is there", s.unit, ErrUnit, err)
+			return "", fmt.Errorf("%s: %w", s.unit, err)
 		}
 		if made {
 			b.clockKept.Links = append(b.clockKept.Links, l.path)

@@ -48,12 +48,12 @@ func openSSHD(ctx context.Context, t *target.Target) (*sshd, error) {
 		if t.Exists(d) {
 			continue
 		}
-		if err := t.Mkdir(d, 0o755); err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
 		// On a machine that runs, sshd may start meanwhile and need it.
 		if !t.Booted() {
 			s.undo = append(s.undo, func() error { return t.Remove(d) })
+		}
+		if err := t.Mkdir(d, 0o755); err != nil {
+			return nil, errors.Join(err, s.Close())
 		}
 	}
 	_, stderr, err := s.ask(ctx, "-t")
@@ -236,6 +236,7 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 		return "", err
 	}
 	b.effective = map[string]map[string]string{}
+	var sources []string
 	exempt := map[string]bool{}
 	for _, l := range ls {
 		got, err := s.effective(ctx, l.connection)
@@ -244,6 +245,11 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 		}
 		if ws := weaknesses(l.connection, l.exempt, got, b.facts.auth()); len(ws) > 0 {
 			return "", fmt.Errorf("%v: %w; remove the Match block or option that says so", ws[0], ErrEffective)
+		}
+		for _, s := range keySources(got) {
+			if !slices.Contains(sources, s) {
+				sources = append(sources, s)
+			}
 		}
 		if b.effective[l.user] == nil { // the first address is of everywhere
 			b.effective[l.user] = reported(got)
@@ -266,7 +272,21 @@ func (b *baker) verify(ctx context.Context) (_ string, err error) {
 	if from := b.facts.policy.SSHD.ExemptFrom; len(from) > 0 {
 		said += "; a key alone of all but root from " + strings.Join(from, ", ")
 	}
+	if len(sources) > 0 {
+		said += "; besides authorized_keys, sshd accepts keys by " + strings.Join(sources, " and ")
+	}
 	return said, nil
+}
+
+// keySources are where sshd takes keys from that are in no file of a user. A login needs
+// the code with those too.
+func keySources(got map[string]string) (sources []string) {
+	for _, keyword := range []string{"AuthorizedKeysCommand", "TrustedUserCAKeys"} {
+		if v := got[strings.ToLower(keyword)]; v != "" && v != "none" {
+			sources = append(sources, keyword+" "+v)
+		}
+	}
+	return sources
 }
 
 // canLogIn refuses an image whose policy names a user that cannot log in. Their

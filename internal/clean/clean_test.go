@@ -342,3 +342,28 @@ func TestCoversHostKeys(t *testing.T) {
 		}
 	}
 }
+
+// Sources of login keys beside files are no leak, and are named.
+func TestKeptKeySources(t *testing.T) {
+	tt := newImage(t, map[string]string{
+		target.Passwd:                     passwd,
+		target.ImagePolicy:                "version: 1\n",
+		"/etc/ssh/sshd_config":            "TrustedUserCAKeys /etc/ssh/ca.pub\n",
+		"/etc/ssh/sshd_config.d/eic.conf": "AuthorizedKeysCommand /usr/bin/keys %u\n",
+		"/etc/ssh/sshd_config.d/a.conf":   "Match User bob\nAuthorizedKeysCommand none\n",
+	})
+	var log strings.Builder
+	p, err := imagePolicy(tt, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cleaner{ctx: t.Context(), t: tt, log: &log, policy: p}
+	got, err := c.kept()
+	want := []string{"/etc/ssh/ca.pub (TrustedUserCAKeys)", "/usr/bin/keys (AuthorizedKeysCommand)"}
+	if err != nil || !slices.Equal(got, want) || strings.Count(log.String(), "WARNING") != 2 {
+		t.Errorf("%q, %v\n%s", got, err, log.String())
+	}
+	if leaks, err := Leaks(tt); err != nil || slices.Contains(kinds(leaks), LoginKey) {
+		t.Errorf("%v, %v", leaks, err)
+	}
+}

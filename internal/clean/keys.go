@@ -33,6 +33,16 @@ func (c *cleaner) kept() ([]string, error) {
 		words = append(words, name+" ("+stay[name]+")")
 		fmt.Fprintf(c.log, "clean: WARNING: login keys stay in the image: %s (%s)\n", name, stay[name])
 	}
+	// They are no files of the build, and the accounts that they let in need a code: no leak.
+	for keyword, name := range map[string]string{"authorizedkeyscommand": "AuthorizedKeysCommand", "trustedusercakeys": "TrustedUserCAKeys"} {
+		said, errWords := sshdWords(c.t, keyword)
+		err = errors.Join(err, errWords)
+		if i := slices.IndexFunc(said, path.IsAbs); i >= 0 { // not "none"
+			words = append(words, said[i]+" ("+name+")")
+			fmt.Fprintf(c.log, "clean: WARNING: every server of this image accepts keys by %s %s\n", name, said[i])
+		}
+	}
+	slices.Sort(words)
 	return words, err
 }
 

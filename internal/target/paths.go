@@ -216,6 +216,7 @@ const (
 	Chcon         = "chcon"
 	TmpfilesConf  = "/etc/tmpfiles.d/totp-agent.conf"
 	DpkgConfigDir = "/etc/dpkg/dpkg.cfg.d"
+	DpkgInfo      = "/var/lib/dpkg/info"
 	Systemctl     = "systemctl"
 	commandDirs   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )

@@ -183,3 +183,31 @@ func TestFault(t *testing.T) {
 		})
 	}
 }
+
+// A directory has its mode from its first moment on: a process that is killed after the
+// mkdir sets none.
+func TestMkdirAtOnce(tt *testing.T) {
+	old := syscall.Umask(0o022)
+	defer syscall.Umask(old)
+	tg, err := Open(tt.TempDir())
+	if err != nil {
+		tt.Fatal(err)
+	}
+	defer tg.Close()
+	killed := errors.New("killed")
+	tg.Fault(func(op, _ string) error {
+		if op == "chmod" {
+			return killed
+		}
+		return nil
+	})
+	for _, mode := range []fs.FileMode{0o700, 0o755, 0o711, 0o750} {
+		name := fmt.Sprintf("/new%o", mode)
+		if err := tg.Mkdir(name, mode); err != nil {
+			tt.Errorf("%v: %v", mode, err)
+		}
+		if fi, err := tg.Lstat(name); err != nil || fi.Mode().Perm() != mode {
+			tt.Errorf("%v: %v, %v", mode, fi.Mode(), err)
+		}
+	}
+}

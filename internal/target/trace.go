@@ -24,7 +24,7 @@ func (t *Target) note(step, rel string) {
 
 // Fault calls f before each access to the machine and fails the access with the error that
 // f returns, if any. op is open, lstat, create, write, sync, syncdir, syncfs,
-// rename, remove, mkdir or chmod, and name the guest's path. Tests play the faults of
+// rename, remove, mkdir, symlink or chmod, and name the guest's path. Tests play the faults of
 // a disk with it.
 func (t *Target) Fault(f func(op, name string) error) { t.fault = f }
 

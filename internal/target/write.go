@@ -194,7 +194,9 @@ func (t *Target) MkdirEntry(name string, mode fs.FileMode) (made bool, err error
 				return false, guest(name, err)
 			}
 		}
-		if err := t.mkdir(rel, mode&0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		// With its mode at once: after a kill nothing would set it. The umask, which may take
+		// some of it away, is 022 in the agent.
+		if err := t.mkdir(rel, mode.Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
 			return false, guest(name, err)
 		}
 		fi, err = t.lstat(rel)
@@ -231,7 +233,10 @@ func (t *Target) mkdirAll(rel string) error {
 			return err
 		}
 	}
-	err := t.root.Mkdir(rel, 0o755)
+	err := t.check("mkdir", rel)
+	if err == nil {
+		err = t.root.Mkdir(rel, 0o755)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -321,6 +326,9 @@ func (t *Target) Symlink(dest, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := t.check("symlink", rel); err != nil {
+		return guest(name, err)
+	}
 	root, below := t.at(rel)
 	if err := root.Symlink(dest, below); err != nil {
 		return guest(name, err)
@@ -380,13 +388,13 @@ func (t *Target) Sync(dirs ...string) error {
 		dev, err := device(d)
 		if err == nil && !done[dev] {
 			if err = t.check("syncfs", rel); err == nil {
-				err = syncfs(d)
+				err = os.NewSyscallError("syncfs", syncfs(d))
 			}
 			t.note("syncfs", rel)
 			done[dev] = true
 		}
 		if err := errors.Join(err, d.Close()); err != nil {
-			return guest(name, err)
+			return &fs.PathError{Op: "sync", Path: name, Err: err}
 		}
 	}
 	return nil

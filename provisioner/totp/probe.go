@@ -4,6 +4,7 @@
 package totp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,8 @@ type guest struct {
 	Arch      string // in the words of GOARCH
 	OS        string // ID and VERSION_ID of os-release, as "debian 12"
 	Root      bool   // the communicator's user is root
-	Sudo      string // root | yes | password | missing
+	Sudo      string // root | yes | refused | missing
+	SudoSays  string // why it refused
 	CanRun    bool   // programs in Dir can be run
 	Dir       string // our private directory, 0700
 	Remaining string // what mktemp had to say
@@ -96,8 +98,8 @@ func (p *Provisioner) check(g *guest) error {
 	// An execute_command of the user's own may know a way that the probe does not.
 	if p.config.ExecuteCommand == defaultExecuteCommand {
 		switch g.Sudo {
-		case "password":
-			return fmt.Errorf("guest: %w: sudo asks for a password; give execute_command one, or the user NOPASSWD", ErrNoSudo)
+		case "refused":
+			return fmt.Errorf("guest: %w: sudo says %q; %s", ErrNoSudo, g.SudoSays, cmp.Or(sudoAdvice(g.SudoSays), sudoUnknown))
 		case "missing":
 			return fmt.Errorf("guest: %w: there is no sudo; install it, connect as root, or set execute_command", ErrNoSudo)
 		}
@@ -163,10 +165,11 @@ func probeCommand(folder string, s scripts) string {
 			`[ \$r = 0 ] && { ` + s.selfTest + ` || r=` + strconv.Itoa(selfTestFailed) + `; }\ntrap \"\" PIPE\necho ` + doneMark + `\$r || rm -rf $d\nexit \$r\n" >"$d/bake"; ` +
 			`printf "#\041/bin/sh\nexec ` + s.report + `\n" >"$d/report"; ` +
 			`printf "#\041/bin/sh\n" >"$d/try"; chmod 0700 "$d/try"; "$d/try" 2>/dev/null && x=yes; rm -f "$d/try"; fi`,
-		`u=$(id -u); if [ "$u" = 0 ]; then s=root; elif sudo -n true </dev/null >/dev/null 2>&1; then s=yes; ` +
-			`elif command -v sudo >/dev/null 2>&1; then s=password; else s=missing; fi`,
+		`u=$(id -u); if [ "$u" = 0 ]; then s=root; elif w=$(sudo -n true 2>&1 </dev/null); then s=yes; w=; ` +
+			`elif command -v sudo >/dev/null 2>&1; then s=refused; else s=missing; w=; fi`,
 		`m=PROBE; echo "TOTP-$m-BEGIN"`,
 		`echo "system=$(uname -s)"; echo "machine=$(uname -m)"; echo "uid=$u"; echo "sudo=$s"; echo "run=$x"; echo "dir=$d"; echo "error=$e"`,
+		`printf "%s\n" "$w" | while read -r l; do printf "says=%s\n" "$l"; done`,
 		`for f in /etc/os-release /usr/lib/os-release; do if [ -r "$f" ]; then (ID=; VERSION_ID=; . "$f"; echo "os=$ID $VERSION_ID"); break; fi; done`,
 		`echo "TOTP-$m-END"`,
 	}, "; ")
@@ -190,8 +193,13 @@ func parseProbe(out, folder string) (*guest, error) {
 		return nil, fmt.Errorf("%w: the answer was cut short", ErrNoAnswer)
 	}
 	fields := make(map[string]string)
+	var says []string
 	for line := range strings.Lines(answer) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		switch {
+		case ok && key == "says":
+			says = append(says, value)
+		case ok:
 			fields[key] = value
 		}
 	}
@@ -206,6 +214,7 @@ func parseProbe(out, folder string) (*guest, error) {
 		OS:        strings.TrimSpace(fields["os"]),
 		Root:      fields["uid"] == "0",
 		Sudo:      fields["sudo"],
+		SudoSays:  sudoSays(says),
 		CanRun:    fields["run"] == "yes",
 		Dir:       fields["dir"],
 		Remaining: fields["error"],

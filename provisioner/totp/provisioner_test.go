@@ -143,7 +143,7 @@ func TestProvisionFailures(t *testing.T) {
 		{name: "not Linux", change: func(c *fakeComm) { c.probe = probe("Linux", "FreeBSD") }, want: ErrNotLinux, ops: upTo("run probe"), says: "FreeBSD"},
 		{name: "unknown architecture", change: func(c *fakeComm) { c.probe = probe("x86_64", "s390x") }, want: agentbin.ErrNoArch, ops: upTo("run probe"), says: "s390x"},
 		{name: "sudo asks for a password", change: func(c *fakeComm) {
-			c.probe = answer{stdout: strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=password").Replace(goodProbe)}
+			c.probe = answer{stdout: strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=refused").Replace(goodProbe)}
 		}, want: ErrNoSudo, ops: upTo("run probe")},
 		{name: "no sudo", change: func(c *fakeComm) {
 			c.probe = answer{stdout: strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=missing").Replace(goodProbe)}
@@ -250,7 +250,7 @@ func TestLastWords(t *testing.T) {
 // TestProvisionWithSudo shows what is run as root for whom.
 func TestProvisionWithSudo(t *testing.T) {
 	asUser := strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=yes").Replace(goodProbe)
-	asked := strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=password").Replace(goodProbe)
+	asked := strings.NewReplacer("uid=0", "uid=1000", "sudo=root", "sudo=refused").Replace(goodProbe)
 	vars := `PACKER_BUILD_NAME='it'"'"'s' PACKER_BUILDER_TYPE='null' `
 	for _, tt := range []struct{ name, probe, command, want string }{
 		{"root", goodProbe, "", "sh '/tmp/totp.AbCdEf1234/bake'"},

@@ -198,7 +198,7 @@ func FuzzProbe(f *testing.F) {
 		if g.Dir != "" && !remoteFolder.MatchString(g.Dir) {
 			t.Errorf("dir %q", g.Dir)
 		}
-		for _, s := range []string{g.System, g.Arch, g.OS, g.Sudo} {
+		for _, s := range []string{g.System, g.Arch, g.OS, g.Sudo, g.SudoSays} {
 			if s != clean(s) {
 				t.Errorf("%q cannot be shown", s)
 			}

@@ -5,6 +5,7 @@ package totp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,7 +106,8 @@ func bakeError(status int, mark string, stderr, stdout []string) error {
 	case status == 0, status == packersdk.CmdDisconnect:
 		return fmt.Errorf("bake: %w; is the guest rebooting, or its sshd restarting?%s", ErrLost, said)
 	case mark == "":
-		return fmt.Errorf("bake: %w (exit status %d); execute_command must run {{ .Path }} as root%s", ErrNotRun, status, said)
+		advice := cmp.Or(sudoAdvice(said), "execute_command must run {{ .Path }} as root")
+		return fmt.Errorf("bake: %w (exit status %d); %s%s", ErrNotRun, status, advice, said)
 	case status == 1:
 		return fmt.Errorf("bake: %w%s", ErrBake, said)
 	case status == 2:
