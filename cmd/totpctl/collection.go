@@ -15,6 +15,7 @@ import (
 const (
 	maxFound  = 4096      // different age files that are tried
 	maxFaults = 256       // envelopes that cannot be opened, which are listed
+	maxTrials = 1 << 15   // uses of an identity on a recipient; see [trials]
 	maxSealed = 512 << 10 // bytes of one envelope in text, with all that a log puts in between
 )
 
@@ -23,6 +24,9 @@ var errLong = errors.New("is too large to be an enrollment card")
 
 // errTooMany is the fault of the finding that stands for all that were left out.
 var errTooMany = errors.New("and those after it are left out: the input holds too many; open a smaller part of it")
+
+// errTrials is the fault of the envelopes for which no trial was left.
+var errTrials = errors.New("the input has too many recipients to try them all; open a smaller part of it")
 
 // A collection holds the findings of one input: each age file once, in whatever
 // form it occurs first.

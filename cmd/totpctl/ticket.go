@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"filippo.io/age"
-
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/card"
 	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
@@ -154,9 +152,6 @@ func countStanzas(sealed []byte) int {
 	if err != nil {
 		return 0
 	}
-	header, err := age.ExtractHeader(bytes.NewReader(file))
-	if err != nil {
-		return 0
-	}
-	return bytes.Count(header, []byte("\n-> "))
+	n, _ := seal.CountRecipients(file)
+	return n
 }

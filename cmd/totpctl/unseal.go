@@ -35,11 +35,20 @@ func (f failure) text() string {
 // finds something is a failure; vet may be nil.
 func openAll(found []finding, ids []age.Identity, vet func(card.Card) error) (opened []card.Card, stanzas map[string]int, failed []failure) {
 	stanzas = make(map[string]int)
+	left := maxTrials
+	var untried []finding
 	for _, f := range found {
 		if f.fault != nil {
 			failed = append(failed, failure{f, f.fault})
 			continue
 		}
+		// One that needs few trials may have them where another one needs too many.
+		n := trials(f, ids)
+		if n > left {
+			untried = append(untried, f)
+			continue
+		}
+		left -= n
 		c, err := openOne(f, ids)
 		if err == nil && vet != nil {
 			err = vet(c)
@@ -54,8 +63,32 @@ func openAll(found []finding, ids []age.Identity, vet func(card.Card) error) (op
 			opened = append(opened, c)
 		}
 	}
+	// This comes first, since of a long list only the beginning is shown.
+	switch n := len(untried) - 1; {
+	case n == 0:
+		failed = slices.Insert(failed, 0, failure{untried[0], fmt.Errorf("was not tried: %w", errTrials)})
+	case n > 0:
+		failed = slices.Insert(failed, 0, failure{untried[0], fmt.Errorf("and %d after it were not tried: %w", n, errTrials)})
+	}
 	return opened, stanzas, failed
 }
+
+// trials returns what it may cost to open a finding, in uses of an identity of X25519 on
+// a recipient. RSA takes many times as long. What is refused before a trial costs nothing.
+func trials(f finding, ids []age.Identity) int {
+	file, err := seal.Dearmor(f.sealed)
+	if err != nil {
+		return 0
+	}
+	header, err := age.ExtractHeader(bytes.NewReader(file))
+	n := bytes.Count(header, []byte("\n-> "))
+	if err != nil || n > seal.MaxRecipients {
+		return 0
+	}
+	return (n + (rsaTrials-1)*bytes.Count(header, []byte("\n-> ssh-rsa "))) * len(ids)
+}
+
+const rsaTrials = 16
 
 func openOne(f finding, ids []age.Identity) (card.Card, error) {
 	plaintext, err := seal.Open(f.sealed, ids...)
@@ -88,6 +121,8 @@ func openError(f finding, err error) error {
 	case errors.Is(err, seal.ErrDamaged), errors.Is(err, seal.ErrNoEnvelope), errors.Is(err, seal.ErrSeveral):
 		return withHints(wrap("is damaged: it was truncated or altered on its way", err),
 			"get it again, whole; if it comes the same way a second time, use another channel")
+	case errors.Is(err, seal.ErrManyRecipients):
+		return wrap("has more recipients than an enrollment card can have", err)
 	case errors.Is(err, seal.ErrTooLarge):
 		return wrap("is too large to be an enrollment card", err)
 	}

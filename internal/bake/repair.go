@@ -61,22 +61,21 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 		return &r.done, err
 	}
 	r.facts = f
-	// An agent that is at work, a second hook, say, may be doing the same.
-	unlock, err := t.Lock(target.StateDir)
-	if err == nil {
-		defer unlock()
-	}
-	bad := r.pam(ctx)
-	err = errors.Join(r.modes(), r.sshd(ctx))
+	var bad error
+	r.locked(func() {
+		bad = r.pam(ctx)
+		err = r.modes()
+	})
+	err = errors.Join(err, r.sshd(ctx))
 	r.findings(ctx)
 	// A package manager may have replaced the service file since: that can be repaired.
 	for n := 0; n < 3 && bad == nil && slices.ContainsFunc(r.done.Left, func(f Finding) bool { return slices.Contains(opening, f.ID) && f.ID != "sshd-effective" }); n++ {
-		bad = r.pam(ctx)
+		r.locked(func() { bad = r.pam(ctx) })
 		r.findings(ctx)
 	}
 	err = errors.Join(bad, err)
 	if o.Running {
-		err = errors.Join(err, r.gate(ctx))
+		r.locked(func() { err = errors.Join(err, r.gate(ctx)) })
 	}
 	for _, l := range r.done.Left {
 		fmt.Fprintf(o.Log, "repair: %s: %s: %s; %s\n", l.ID, l.Path, l.What, l.Fix)
@@ -85,6 +84,17 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 		err = errors.Join(err, ErrLeft)
 	}
 	return &r.done, err
+}
+
+// locked calls write with the lock of the state directory: an agent that is at work, a
+// second hook, say, may be doing the same. If that one has the lock, the files are
+// written still. To ask sshd takes seconds on a server with many users, and must not
+// keep a reset or an enrollment waiting.
+func (r *repairer) locked(write func()) {
+	if unlock, err := r.t.Lock(target.StateDir); err == nil {
+		defer unlock()
+	}
+	write()
 }
 
 type repairer struct {
@@ -265,26 +275,28 @@ func (r *repairer) sshd(ctx context.Context) error {
 	r.plan = p
 	var errs []error
 	changed, units := false, false
-	for _, f := range r.facts.loginFiles(p) {
-		same, err := sameFile(r.t, f.path, f.data, f.mode)
-		if same && err == nil {
-			continue
+	r.locked(func() {
+		for _, f := range r.facts.loginFiles(p) {
+			same, err := sameFile(r.t, f.path, f.data, f.mode)
+			if same && err == nil {
+				continue
+			}
+			if dest, err := r.t.Readlink(f.path); err == nil && dest == "/dev/null" {
+				continue // masked
+			}
+			if err := r.write(ctx, f.path, f.data, f.mode); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			r.changed(f.path, "")
+			changed, units = true, units || f.unit
 		}
-		if dest, err := r.t.Readlink(f.path); err == nil && dest == "/dev/null" {
-			continue // masked
+		if sums := r.facts.loginSums(p); len(errs) == 0 {
+			if same, err := sameFile(r.t, target.LoginSums, sums, 0o600); !same || err != nil {
+				errs = append(errs, r.t.WriteFile(target.LoginSums, sums, 0o600))
+			}
 		}
-		if err := r.write(ctx, f.path, f.data, f.mode); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.changed(f.path, "")
-		changed, units = true, units || f.unit
-	}
-	if sums := r.facts.loginSums(p); len(errs) == 0 {
-		if same, err := sameFile(r.t, target.LoginSums, sums, 0o600); !same || err != nil {
-			errs = append(errs, r.t.WriteFile(target.LoginSums, sums, 0o600))
-		}
-	}
+	})
 	if units && r.t.Booted() {
 		_, err := r.t.Run(ctx, target.Systemctl, "daemon-reload")
 		errs = append(errs, err)

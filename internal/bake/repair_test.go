@@ -233,6 +233,31 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// A reset or an enrollment does not wait while a repair asks sshd, once per user.
+func TestRepairAsksUnlocked(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	m.put(target.PAMService, stock(t, "pam.d-sshd"), 0o644)
+	m.must(m.Remove(target.SSHDLogin))
+	answer := m.Handle
+	asked := 0
+	m.Handle = func(argv []string) targettest.Answer {
+		if argv[0] == target.SSHD {
+			asked++
+			unlock, err := m.Lock(target.StateDir)
+			if err != nil {
+				t.Errorf("%q: %v", argv, err)
+			} else {
+				unlock()
+			}
+		}
+		return answer(argv)
+	}
+	if changed, err := repaired(t, m, false); !changed || err != nil || asked == 0 {
+		t.Errorf("changed %v, %v, asked %d times", changed, err, asked)
+	}
+}
+
 // A file that is replaced while a repair is at work does not close SSH.
 func TestRepairDuringAnUpdate(t *testing.T) {
 	m := newMachine(t)

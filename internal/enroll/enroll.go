@@ -123,7 +123,7 @@ func (r *run) run(ctx context.Context) (*Status, error) {
 	if err := r.directories(ctx); err != nil {
 		return st, err
 	}
-	unlock, err := lock(r.t)
+	unlock, err := lock(ctx, r.t, runPatience())
 	if err != nil {
 		return st, err
 	}
@@ -260,14 +260,6 @@ func isReason(err error) bool {
 		}
 	}
 	return false
-}
-
-func lock(t *target.Target) (func(), error) {
-	unlock, err := t.Lock(target.StateDir)
-	if errors.Is(err, target.ErrLocked) {
-		return nil, fmt.Errorf("%s: %w", target.StateDir, errAlreadyLocked)
-	}
-	return unlock, err
 }
 
 // directories makes sure of the directories that hold secrets and envelopes:

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"filippo.io/age"
@@ -761,11 +762,49 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 	defer unlock()
 	before := m.read(target.Status)
-	if _, err := m.run(); !errors.Is(err, errAlreadyLocked) {
-		t.Errorf("error %v, want %v", err, errAlreadyLocked)
+	for unit, patience := range map[string]time.Duration{"": handPatience, "0123": unitPatience} {
+		t.Setenv("INVOCATION_ID", unit)
+		for name, command := range map[string]func() error{
+			"enroll": func() error { _, err := m.run(); return err },
+			"reset":  func() error { _, err := m.reset("alice"); return err },
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				began, want := time.Now(), patience
+				if name == "reset" {
+					want = handPatience
+				}
+				if err := command(); !errors.Is(err, errAlreadyLocked) {
+					t.Errorf("%s: error %v, want %v", name, err, errAlreadyLocked)
+				}
+				if waited := time.Since(began); waited != want {
+					t.Errorf("%s: waited for %v, want %v", name, waited, want)
+				}
+			})
+		}
 	}
 	if m.read(target.Status) != before || m.t.Exists(target.Notice) || m.con.Len() > 0 {
 		t.Error("the one that came too late has said how things are")
+	}
+}
+
+// A repair, a reset or another enrollment has the lock for a moment.
+func TestWaitsForAnother(t *testing.T) {
+	for name, command := range map[string]func(m *machine) error{
+		"enroll": func(m *machine) error { _, err := m.run(); return err },
+		"reset":  func(m *machine) error { _, err := m.reset("alice"); return err },
+	} {
+		m := newMachine(t)
+		m.mustRun()
+		synctest.Test(t, func(t *testing.T) {
+			unlock, err := m.t.Lock(target.StateDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(unitPatience/2, unlock)
+			if err := command(m); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -26,7 +25,7 @@ func Logins(ctx context.Context, t *target.Target, o Options) error {
 	if !t.Exists(target.Ready) {
 		return nil
 	}
-	unlock, err := patientLock(ctx, t)
+	unlock, err := lock(ctx, t, handPatience)
 	if err != nil {
 		return err
 	}
@@ -81,29 +80,6 @@ func roomLeft(t *target.Target) (code, detail string) {
 	}
 	return CodeDiskLow, space.String()
 }
-
-// patientLock waits for an enrollment or a reset that is at work, which takes a
-// moment: another event like this login may be long in coming.
-func patientLock(ctx context.Context, t *target.Target) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	for {
-		unlock, err = lock(t)
-		if !errors.Is(err, errAlreadyLocked) {
-			return unlock, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(lockPause):
-		}
-	}
-}
-
-const (
-	lockPause    = 100 * time.Millisecond
-	lockPatience = 25 * time.Second // less than totp-logins.service may take
-)
 
 // letGo retires what nobody needs any more, and takes it off sshd's banner. An
 // envelope that an acknowledged channel is still to take stays: whoever is at the

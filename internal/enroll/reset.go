@@ -66,7 +66,7 @@ func Reset(ctx context.Context, t *target.Target, user string, recipients []stri
 	if err := r.directories(ctx); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(t)
+	unlock, err := lock(ctx, t, handPatience)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
+	"strings"
 )
 
 // ErrLockOpen means that other users can open what is to be locked. flock(2) asks for
@@ -24,6 +26,38 @@ func (t *Target) Lock(dir string) (unlock func(), err error) {
 // directories that other users can open.
 func (t *Target) LockFile(name string) (unlock func(), err error) {
 	return t.lock(name, os.O_RDWR|os.O_CREATE|nonblock)
+}
+
+// Holder names the process that has the lock of a directory: its PID, and its program
+// if that can be seen, with the command of a totp-agent. It returns "" if the process
+// is unknown.
+func (t *Target) Holder(dir string) string {
+	fi, err := t.Stat(dir)
+	if err != nil {
+		return ""
+	}
+	pid := holder(fi)
+	if pid == "" {
+		return ""
+	}
+	b, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+	if name := program(strings.Split(string(b), "\x00")); name != "" {
+		return name + " (pid " + pid + ")"
+	}
+	return "pid " + pid
+}
+
+// program returns the program of a command line, or "" if its name is unusual. No other
+// argument than the command of a totp-agent is to get into an error.
+func program(argv []string) string {
+	name := path.Base(argv[0])
+	if name == path.Base(AgentPath) && len(argv) > 1 {
+		name += " " + argv[1]
+	}
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz- ") != "" {
+		return ""
+	}
+	return name
 }
 
 func (t *Target) lock(name string, flag int) (unlock func(), err error) {

@@ -5,9 +5,11 @@ package target
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +58,29 @@ func flock(d *os.File) error {
 		return ErrLocked
 	}
 	return err
+}
+
+// holder returns the PID of the process that has the flock of a file, or "". Btrfs
+// numbers its devices in another way there, and a process outside of a container has no
+// PID in it.
+func holder(fi fs.FileInfo) string {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
+		f := strings.Fields(line)
+		if len(f) > 5 && f[1] == "FLOCK" && f[5] == file && f[4] != "0" && f[4] != "-1" {
+			return f[4]
+		}
+	}
+	return ""
 }
 
 func chroot(dir string) *syscall.SysProcAttr {

@@ -27,6 +27,8 @@ func openRegular(root *os.Root, rel string, flag int) (*os.File, error) {
 
 func flock(*os.File) error { return errNoLinux }
 
+func holder(fs.FileInfo) string { return "" }
+
 func chroot(string) *syscall.SysProcAttr { return nil }
 
 func device(*os.File) (uint64, error) { return 0, nil }

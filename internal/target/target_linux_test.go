@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -77,6 +78,44 @@ func TestLock(tt *testing.T) {
 			tt.Fatalf("%s: after unlock: %v", name, err)
 		}
 		again()
+	}
+}
+
+// TestHolder: it is this process that has the lock.
+func TestHolder(tt *testing.T) {
+	t := open(tt)
+	if err := t.Mkdir("/d", 0o700); err != nil {
+		tt.Fatal(err)
+	}
+	if who := t.Holder("/d"); who != "" {
+		tt.Errorf("not locked: %q", who)
+	}
+	unlock, err := t.Lock("/d")
+	if err != nil {
+		tt.Fatal(err)
+	}
+	defer unlock()
+	if who, want := t.Holder("/d"), fmt.Sprintf("pid %d", os.Getpid()); who != want {
+		tt.Errorf("locked: %q, want %q", who, want)
+	}
+	if who := t.Holder("/none"); who != "" {
+		tt.Errorf("nothing there: %q", who)
+	}
+}
+
+func TestProgram(t *testing.T) {
+	for argv, want := range map[string]string{
+		"/usr/local/sbin/totp-agent\x00reset\x00alice\x00": "totp-agent reset",
+		"totp-agent\x00check\x00--repair\x00":              "totp-agent check",
+		"totp-agent":                                       "totp-agent",
+		"flock\x00/d\x00TOKEN=x\x00":                       "flock",
+		"sh; rm -rf /\x00":                                 "",
+		"totp-agent\x00\x1b[2J\x00":                        "",
+		"":                                                 "",
+	} {
+		if got := program(strings.Split(argv, "\x00")); got != want {
+			t.Errorf("%q: %q, want %q", argv, got, want)
+		}
 	}
 }
 

@@ -41,8 +41,8 @@ const (
 // an armored one may have blanks, and lines of anything else, around it, as when
 // it was copied out of a mail.
 //
-// The errors are [ErrNoEnvelope], [ErrSeveral], [ErrDamaged], [ErrTooLarge] and
-// [ErrWrongIdentity]. Text is returned only if all of it is authentic.
+// The errors are [ErrNoEnvelope], [ErrSeveral], [ErrDamaged], [ErrTooLarge],
+// [ErrManyRecipients] and [ErrWrongIdentity]. Text is returned only if all of it is authentic.
 func Open(envelope []byte, ids ...age.Identity) ([]byte, error) {
 	file, err := Dearmor(envelope)
 	if err != nil {
@@ -50,6 +50,13 @@ func Open(envelope []byte, ids ...age.Identity) ([]byte, error) {
 	}
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("%w; there are none", ErrWrongIdentity)
+	}
+	n, err := CountRecipients(file)
+	if err != nil {
+		return nil, err
+	}
+	if n > MaxRecipients {
+		return nil, ErrManyRecipients
 	}
 	r, err := age.Decrypt(bytes.NewReader(file), ids...)
 	if no := (*age.NoIdentityMatchError)(nil); errors.As(err, &no) {
@@ -63,6 +70,54 @@ func Open(envelope []byte, ids ...age.Identity) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return text, nil
+}
+
+// MaxRecipients is how many recipients an envelope has at most: a card names up to
+// 64, and as many for escrow. Opening tries each identity on each of them.
+const MaxRecipients = 128
+
+// ErrManyRecipients means that an envelope has more than [MaxRecipients].
+var ErrManyRecipients = fmt.Errorf("is sealed to more than %d recipients", MaxRecipients)
+
+const (
+	// minHeader is the size in bytes of the shortest header: of an X25519 recipient.
+	minHeader = len(magic) + len("-> X25519 ") + 43 + 1 + 43 + 1 + len("--- ") + 43 + 1
+
+	// minPayload is the size in bytes of the shortest payload: a nonce, and the tag of
+	// an empty text.
+	minPayload = 16 + 16
+)
+
+// CheckFile returns an error unless a binary age file has the form of an envelope: a
+// header with a recipient, and a payload. It need not open. The errors are
+// [ErrDamaged] and [ErrManyRecipients].
+func CheckFile(file []byte) error {
+	n, size, err := readHeader(file)
+	switch {
+	case err != nil:
+		return err
+	case n > MaxRecipients:
+		return ErrManyRecipients
+	case size < minHeader || len(file)-size < minPayload:
+		return fmt.Errorf("%w: it is shorter than any envelope", ErrDamaged)
+	}
+	return nil
+}
+
+// CountRecipients returns how many recipients a binary age file is sealed to. The
+// error is [ErrDamaged].
+func CountRecipients(file []byte) (int, error) {
+	n, _, err := readHeader(file)
+	return n, err
+}
+
+// readHeader returns how many recipients a header has, and its size in bytes.
+func readHeader(file []byte) (recipients, size int, err error) {
+	header, err := age.ExtractHeader(bytes.NewReader(file))
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return bytes.Count(header, []byte("\n-> ")), len(header), nil
 }
 
 // Armor returns a binary age file as text, with lines of 64 columns and a

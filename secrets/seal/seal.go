@@ -46,7 +46,7 @@ var (
 
 // Seal returns a binary age file of the text that each of the recipients can
 // open. A recipient that is there twice is sealed to once. The errors are
-// [ErrNoRecipients], [ErrMixedClasses] and [ErrTooLarge].
+// [ErrNoRecipients], [ErrMixedClasses], [ErrTooLarge] and [ErrManyRecipients].
 func Seal(plaintext []byte, rs []Recipient) ([]byte, error) {
 	if len(rs) == 0 {
 		return nil, ErrNoRecipients
@@ -67,6 +67,9 @@ func Seal(plaintext []byte, rs []Recipient) ([]byte, error) {
 			seen[r.text] = true
 			to = append(to, r.age)
 		}
+	}
+	if len(to) > MaxRecipients {
+		return nil, ErrManyRecipients
 	}
 	var b bytes.Buffer
 	w, err := age.Encrypt(&b, to...)

@@ -72,6 +72,31 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestNameDurable: the name of a client's directory is synchronised each time, since
+// the directory may have been removed and made again.
+func TestNameDurable(t *testing.T) {
+	dir := t.TempDir()
+	s := newStore(dir, writeAll)
+	var synced []string
+	s.groups.syncDirs = func(names []string) []error {
+		synced = append(synced, names...)
+		return syncDirs(names)
+	}
+	sub := filepath.Join(dir, "web-1")
+	for range 2 {
+		synced = nil
+		if fresh, err := s.put(filepath.Join("web-1", "a.age"), []byte("envelope")); !fresh || err != nil {
+			t.Fatalf("stored %v, %v", fresh, err)
+		}
+		if want := []string{dir, sub}; !slices.Equal(synced, want) {
+			t.Errorf("synchronised %q, want %q", synced, want)
+		}
+		if err := os.RemoveAll(sub); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestDirsDurable: the name of every directory that was made is synchronised.
 func TestDirsDurable(t *testing.T) {
 	base := t.TempDir()

@@ -18,10 +18,11 @@ type group struct {
 	syncFiles func([]*os.File) []error
 	syncDirs  func(dirs []string) []error
 
+	root string // the directory whose own name is durable; clean
+
 	mu      sync.Mutex
 	waiting []*entry
 	busy    bool
-	synced  map[string]bool // directories whose own names are durable
 }
 
 // entry is a file that is to have its final name, durably.
@@ -84,7 +85,9 @@ func (g *group) settle(entries []*entry) {
 		}
 		dir := filepath.Dir(e.final)
 		dirs = append(dirs, dir)
-		if !g.synced[dir] {
+		if dir != g.root {
+			// Its own name is synchronised each time: it may have been removed and
+			// made again.
 			dirs = append(dirs, filepath.Dir(dir))
 		}
 	}
@@ -97,14 +100,12 @@ func (g *group) settle(entries []*entry) {
 	for _, e := range entries {
 		dir := filepath.Dir(e.final)
 		err := failed[dir]
-		if !g.synced[dir] && err == nil {
+		if dir != g.root && err == nil {
 			err = failed[filepath.Dir(dir)]
 		}
 		if err != nil {
 			e.err = err
-			continue
 		}
-		g.synced[dir] = true
 	}
 }
 

@@ -36,8 +36,9 @@ type HTTP struct {
 	// files are read again when they have changed.
 	Credentials string
 
-	// Quota is how many bytes the clients that share the credential "*" may have
-	// stored together. Zero means [DefaultQuota].
+	// Quota is how many bytes of disk the clients that share the credential "*" may
+	// fill together, in whole blocks and with their directories. Zero means
+	// [DefaultQuota].
 	Quota int64
 }
 
@@ -46,6 +47,7 @@ const (
 	maxConns    = 2048
 	maxOfOne    = 512 // connections of one address
 	maxRequests = 512 // that are being stored
+	maxShared   = 384 // of these, of clients that share the credential "*"
 	requestTime = 30 * time.Second
 	idleTime    = 10 * time.Second // that a connection may take, or be left, without a request
 	stopTime    = 10 * time.Second
@@ -85,10 +87,11 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 	s := &server{
 		receiver:    r,
 		slots:       make(chan struct{}, maxRequests),
+		shared:      make(chan struct{}, maxShared),
 		limits:      map[string]*rate.Limiter{},
 		common:      rate.NewLimiter(rate.Every(time.Minute/commonPerMinute), commonBurst),
 		complaints:  rate.NewLimiter(1, maxComplaint),
-		quota:       quota{dir: r.Dir, limit: cmp.Or(r.HTTP.Quota, DefaultQuota), now: time.Now},
+		quota:       quota{dir: r.Dir, limit: cmp.Or(r.HTTP.Quota, DefaultQuota), now: time.Now, logf: logf},
 		credentials: watched[credentials]{names: []string{r.HTTP.Credentials}, secret: true, logf: logf, parse: func(b [][]byte) (credentials, error) { return parseCredentials(b[0]) }},
 		certificate: watched[*tls.Certificate]{names: []string{r.HTTP.Cert, r.HTTP.Key}, logf: logf, parse: keyPair},
 	}
@@ -97,6 +100,9 @@ func (r *receiver) serveHTTP(ctx context.Context) error {
 		if err := load(); err != nil {
 			return err
 		}
+	}
+	if err := s.quota.start(); err != nil {
+		return err
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", r.HTTP.Addr)
 	if err != nil {
@@ -152,7 +158,8 @@ type server struct {
 	*receiver
 	credentials watched[credentials]
 	certificate watched[*tls.Certificate]
-	slots       chan struct{}
+	slots       chan struct{} // of all requests that are being stored
+	shared      chan struct{} // of those of clients without a line of their own
 
 	limitsMu sync.Mutex
 	limits   map[string]*rate.Limiter // by client that has a line of its own

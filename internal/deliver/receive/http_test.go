@@ -886,7 +886,7 @@ func TestHookTakesNoOption(t *testing.T) {
 // themselves, and do not take the room of the others.
 func TestServeQuota(t *testing.T) {
 	body := envelope(t, 1000)
-	p := serve(t, func(o *Options) { o.HTTP.Quota = int64(2*len(body) + 1) })
+	p := serve(t, func(o *Options) { o.HTTP.Quota = 4*blockSize - 1 }) // a file of a block, one with a directory
 	names := []string{"/a/" + aliceID, "/" + aliceID, "/b/" + aliceID, "/" + bobID}
 	for i, name := range names {
 		status, answer := 201, frame.OK(body)
@@ -897,6 +897,65 @@ func TestServeQuota(t *testing.T) {
 	}
 	p.expect(request{path: names[0], key: common, body: body}, 200, frame.OK(body))
 	p.expect(request{path: "/web-1/" + aliceID, header: with("X-Token", token), body: body}, 201, frame.OK(body))
+}
+
+// Clients that share a credential cannot take all that is stored at the same time.
+func TestSharedSlots(t *testing.T) {
+	dir, body := t.TempDir(), envelope(t, 1000)
+	s := &server{
+		receiver:    &receiver{Options: Options{Dir: dir}, store: newStore(dir, writeAll)},
+		slots:       make(chan struct{}, 2),
+		shared:      make(chan struct{}, 1),
+		limits:      map[string]*rate.Limiter{},
+		common:      rate.NewLimiter(rate.Inf, 1),
+		quota:       quota{dir: dir, limit: DefaultQuota, now: time.Now, logf: t.Logf},
+		credentials: watched[credentials]{value: credentials{"web-1": nil, anyClient: nil}, logf: t.Logf},
+	}
+	s.quota.own = s.hasLine
+	keep := func(client string) (word frame.Word) {
+		e := arrival{client: client, user: "alice", id: aliceID}
+		e.file = filepath.Join(dir, filepath.FromSlash(e.name()))
+		_, word = s.keep(e, body)
+		return word
+	}
+	s.shared <- struct{}{} // a request of another client is being stored
+	s.slots <- struct{}{}
+	for client, want := range map[string]frame.Word{"web-1": "", "web-2": wordBusy, "": wordBusy} {
+		if word := keep(client); word != want {
+			t.Errorf("client %q: %q, want %q", client, word, want)
+		}
+	}
+	<-s.shared
+	if word := keep("web-2"); word != "" || len(s.shared) != 0 || len(s.slots) != 1 {
+		t.Errorf("%q, with %d and %d slots taken", word, len(s.shared), len(s.slots))
+	}
+}
+
+// What is shorter than an envelope is refused: it costs its sender nothing.
+func TestServeShort(t *testing.T) {
+	p := serve(t, nil)
+	mac := "--- " + strings.Repeat("A", 43) + "\n"
+	whole, err := seal.Dearmor(envelope(t, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := "age-encryption.org/v1\n" + strings.Repeat("-> a\n\n", seal.MaxRecipients+1) + mac + strings.Repeat("x", 32)
+	for name, body := range map[string][]byte{
+		"no payload":       []byte("age-encryption.org/v1\n-> a\n\n" + mac),
+		"an empty stanza":  []byte("age-encryption.org/v1\n-> a\n\n" + mac + strings.Repeat("x", 32)),
+		"a byte too short": whole[:len(whole)-1],
+		"many recipients":  []byte(many),
+	} {
+		armored, err := seal.Armor(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range [][]byte{body, armored} {
+			t.Log(name)
+			p.expect(request{path: "/" + aliceID, key: common, body: body}, 400, frame.Err(frame.WordAge))
+		}
+	}
+	p.expect(request{path: "/" + aliceID, key: common, body: whole}, 201, frame.OK(whole))
 }
 
 func FuzzParseCredentials(f *testing.F) {
@@ -947,10 +1006,11 @@ func FuzzRequest(f *testing.F) {
 		s := &server{
 			receiver:    &receiver{Options: Options{Dir: dir, Log: log}, store: newStore(dir, writeAll), hooks: &hooks{}, done: func() {}, names: map[string]bool{}},
 			slots:       make(chan struct{}, 1),
+			shared:      make(chan struct{}, 1),
 			limits:      map[string]*rate.Limiter{},
 			common:      rate.NewLimiter(rate.Inf, 1),
 			complaints:  rate.NewLimiter(rate.Inf, 1),
-			quota:       quota{dir: dir, limit: DefaultQuota, now: time.Now},
+			quota:       quota{dir: dir, limit: DefaultQuota, now: time.Now, logf: f.Logf},
 			credentials: watched[credentials]{value: credentials{"web-1": {{key: []byte(key)}}, anyClient: {{key: []byte(common)}}}, logf: func(string, ...any) {}},
 		}
 		s.quota.own = s.hasLine

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -125,11 +127,17 @@ func (s *server) check(w http.ResponseWriter, req *http.Request) (e arrival, bod
 
 // keep stores an envelope.
 func (s *server) keep(e arrival, body []byte) (fresh bool, no frame.Word) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return false, wordBusy
+	own := s.hasLine(e.client)
+	for _, slots := range []chan struct{}{s.shared, s.slots} {
+		if own && slots == s.shared {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			return false, wordBusy
+		}
 	}
 	if !s.within(e.client) {
 		return false, wordRate
@@ -142,23 +150,14 @@ func (s *server) keep(e arrival, body []byte) (fresh bool, no frame.Word) {
 			}
 		}
 	}
-	if !s.hasLine(e.client) {
-		size := int64(len(body))
-		room, err := s.quota.reserve(size)
-		if err != nil {
+	if !own {
+		_, err := os.Lstat(filepath.Dir(e.file))
+		done, err := s.quota.reserve(int64(len(body)), errors.Is(err, fs.ErrNotExist))
+		if err == nil {
+			defer func() { done(fresh) }()
+		} else if there, _ := compare(e.file, body); !there {
 			s.complain("%s: %v", e.name(), err)
-			return false, frame.WordStore
-		}
-		if !room {
-			if there, err := compare(e.file, body); !there || err != nil {
-				return false, frame.WordLimit
-			}
-		} else {
-			defer func() {
-				if !fresh {
-					s.quota.release(size)
-				}
-			}()
+			return false, frame.WordLimit
 		}
 	}
 	fresh, err := s.store.put(filepath.FromSlash(e.name()), body)

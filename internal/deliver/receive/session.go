@@ -13,10 +13,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"filippo.io/age"
 	"filippo.io/age/armor"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/deliver/frame"
+	"github.com/packer-plugin-totp/packer-plugin-totp/secrets/seal"
 )
 
 // session is one connection.
@@ -191,8 +191,8 @@ func fileName(h frame.Header) string {
 	return h.User + "-" + h.ID + ".age"
 }
 
-// isAge tells whether data is an armored age file and nothing else. It does
-// not look beyond the file's header.
+// isAge reports whether data is an armored age file and nothing else. Of its payload
+// the length counts.
 func isAge(data []byte) bool {
 	if !bytes.HasPrefix(data, []byte(armor.Header+"\n")) {
 		return false
@@ -201,7 +201,4 @@ func isAge(data []byte) bool {
 	return err == nil && isBinaryAge(file)
 }
 
-func isBinaryAge(data []byte) bool {
-	_, err := age.ExtractHeader(bytes.NewReader(data))
-	return err == nil
-}
+func isBinaryAge(data []byte) bool { return seal.CheckFile(data) == nil }

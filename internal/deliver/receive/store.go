@@ -30,7 +30,7 @@ func newStore(dir string, write func(*os.File, []byte) error) *store {
 	return &store{dir: dir, write: write, groups: group{
 		syncFiles: syncFiles,
 		syncDirs:  syncDirs,
-		synced:    map[string]bool{filepath.Clean(dir): true},
+		root:      filepath.Clean(dir),
 	}}
 }
 

@@ -58,6 +58,15 @@ function binaryTail(tail) {
   return binary(bytes).slice(0, tail.length - 1);
 }
 
+/** How many recipients an envelope has at most: 64 that a card names, and as many for escrow. */
+export const maxRecipients = 128;
+
+/** How many recipients a binary age file is sealed to. */
+export function countRecipients(file) {
+  const [header] = binary(file.subarray(0, maxSize)).split("\n--- ", 1);
+  return header.split("\n-> ").length - 1;
+}
+
 /** The types of the recipients of a binary age file, one for each. */
 export function stanzaTypes(file) {
   const end = binary(file.subarray(0, maxSize)).indexOf("\n--- ");

@@ -4,13 +4,16 @@
 // Opens what was found, and says why where it cannot.
 
 import { Decrypter } from "age-encryption";
-import { armorBegin, maxSize, stanzaTypes } from "./agefile.js";
+import { armorBegin, countRecipients, maxRecipients, maxSize, stanzaTypes } from "./agefile.js";
 import { binary } from "./bytes.js";
 import { parseCard } from "./card.js";
 import { find } from "./find.js";
 import { contradict, replaces, same } from "./forged.js";
 import { looksLikeKey } from "./keys.js";
 import { Problem } from "./problem.js";
+
+// How often a key is tried on a recipient, for one input. A try takes a millisecond or two.
+const maxTrials = 4096;
 
 /**
  * Opens the envelopes in an input with the identities of readKeys. Returns the
@@ -27,7 +30,16 @@ export async function open(input, keys) {
   }
   let opened = [];
   const failed = [];
+  let left = maxTrials;
+  const untried = [];
   for (const f of found) {
+    // One that needs few tries may have them where another one needs too many.
+    const n = trials(f, keys);
+    if (n > left) {
+      untried.push(f);
+      continue;
+    }
+    left -= n;
     try {
       const o = await openOne(f, keys);
       // The same card may be there twice, sealed twice or in two forms.
@@ -37,15 +49,26 @@ export async function open(input, keys) {
       failed.push(named(f, err));
     }
   }
+  if (untried.length > 0) {
+    failed.push(new Problem("not tried", untried.length === 1 ? "One envelope was not tried: the text has too many recipients." : `${untried.length} envelopes were not tried: the text has too many recipients.`, "Paste a smaller part of the text."));
+  }
   if (opened.length === 0) throw noneOpened(failed);
   const cards = opened.map((o) => o.card);
   opened = opened.filter((o) => !cards.some((later) => replaces(later, o.card)));
   return { opened, failed, forged: contradict(opened.map((o) => o.card)) };
 }
 
+/** How many tries it may take to open a finding. What is refused before takes none. */
+function trials(f, keys) {
+  if (f.fault !== "" || f.file.length > maxSize) return 0;
+  const n = countRecipients(f.file);
+  return n > maxRecipients ? 0 : n * keys.length;
+}
+
 async function openOne(f, keys) {
   if (f.fault !== "") throw fault(f);
   if (f.file.length > maxSize) throw new Problem("too large", "The envelope is too large to hold a card.");
+  if (countRecipients(f.file) > maxRecipients) throw new Problem("too many recipients", "The envelope has more recipients than a card can have.");
   const types = stanzaTypes(f.file);
   const d = new Decrypter();
   for (const k of keys) d.addIdentity(k.identity);
