@@ -162,7 +162,9 @@ func (f Fault) String() string {
 }
 
 // Kills reports whether the program ends by the fault itself.
-func (f Fault) Kills() bool { return f.Action == KillBefore || f.Action == KillAfter || f.Action == Half }
+func (f Fault) Kills() bool {
+	return f.Action == KillBefore || f.Action == KillAfter || f.Action == Half
+}
 
 // Faults returns all that can happen at a call.
 func (c Call) Faults() []Fault {

@@ -258,3 +258,29 @@ func TestFaultsOfACall(t *testing.T) {
 		}
 	}
 }
+
+// Children that other goroutines have started on a thread are not waited for.
+func TestFaultRunnerLeavesOtherChildren(t *testing.T) {
+	t.Parallel()
+	done := make(chan struct{})
+	for range 50 { // on as many threads as there are
+		go func() {
+			cmd := exec.Command("sh", "-c", "exec 2>/dev/null; sleep 3; exit 7")
+			if err := cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
+				t.Errorf("another child: %v", err)
+			}
+			done <- struct{}{}
+		}()
+	}
+	time.Sleep(500 * time.Millisecond)
+	start := time.Now()
+	for range 10 {
+		if _, res := runHelper(t, nil); res.Exit != 0 {
+			t.Errorf("exit %d", res.Exit)
+		}
+	}
+	t.Log(time.Since(start))
+	for range 50 {
+		<-done
+	}
+}

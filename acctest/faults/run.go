@@ -39,18 +39,28 @@ func Run(ctx context.Context, cmd *exec.Cmd, program string, f *Fault) (*Result,
 	if cmd.Err != nil {
 		return nil, cmd.Err
 	}
-	done := make(chan struct{})
 	var res *Result
 	var err error
+	onOwnThread(func() { res, err = run(ctx, cmd, program, f) })
+	return res, err
+}
+
+// onOwnThread runs f on a thread that has no children and ends with it. The kernel knows a
+// tracer and its children by their thread: what other goroutines have started on this one
+// would be waited for, too. What f leaves traced is killed with the thread.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// The kernel knows a tracer by its thread. The thread ends with the goroutine,
-		// and what it still traces is killed then.
 		runtime.LockOSThread()
-		res, err = run(ctx, cmd, program, f)
+		if data, err := os.ReadFile("/proc/thread-self/children"); err == nil && len(data) > 0 {
+			onOwnThread(f) // on another one, as this one is taken
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
 	}()
 	<-done
-	return res, err
 }
 
 func run(ctx context.Context, cmd *exec.Cmd, program string, f *Fault) (*Result, error) {
