@@ -12,6 +12,8 @@
 //   - vm: a virtual machine, for what needs a kernel, a disk or a virtio port. It takes
 //     minutes without KVM. Package scenario has its tests.
 //
+// Package faults stops or fails a command of such a root at one of its system calls.
+//
 // The tests need root and the packages that acctest/setup installs. Elsewhere
 // they are skipped and say why, except where CI=true is set.
 package acctest

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/target"
@@ -65,6 +66,9 @@ func Repair(ctx context.Context, t *target.Target, o RepairOptions) (*Repaired, 
 	r.locked(func() {
 		bad = r.pam(ctx)
 		err = r.modes()
+		if err := r.sweep(); err != nil { // litter opens no login
+			fmt.Fprintf(o.Log, "repair: sweep: %v\n", err)
+		}
 	})
 	err = errors.Join(err, r.sshd(ctx))
 	r.findings(ctx)
@@ -141,6 +145,16 @@ func (r *repairer) changed(name, remark string) {
 	}
 	r.done.Changed = append(r.done.Changed, name)
 	fmt.Fprintf(r.Log, "repair: %s: repaired%s\n", name, remark)
+}
+
+// sweep removes what a repair that was killed has left beside the files that it writes. A
+// younger file may be that of another command.
+func (r *repairer) sweep() error {
+	var errs []error
+	for _, dir := range []string{target.PAMDir, path.Dir(target.PAMCopy), target.SSHDir, target.SSHDDropInDir} {
+		errs = append(errs, r.t.SweepOlder(dir, time.Minute))
+	}
+	return errors.Join(errs...)
 }
 
 // pam puts the service file and its copy right.

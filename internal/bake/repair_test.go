@@ -319,6 +319,26 @@ func TestRepairLoginPath(t *testing.T) {
 	}
 }
 
+// What a repair that was killed has left is removed, a minute later.
+func TestRepairSweeps(t *testing.T) {
+	m := newMachine(t)
+	m.bake()
+	for _, dir := range []string{target.PAMDir, target.SSHDir, target.SSHDDropInDir} {
+		for name, age := range map[string]time.Duration{"/.totp-tmp-old": 2 * time.Minute, "/.totp-tmp-new": 0} {
+			m.put(dir+name, "x", 0o600)
+			m.must(m.Chtimes(dir+name, time.Now().Add(-age)))
+		}
+	}
+	if _, err := repaired(t, m, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{target.PAMDir, target.SSHDir, target.SSHDDropInDir} {
+		if m.Exists(dir+"/.totp-tmp-old") || !m.Exists(dir+"/.totp-tmp-new") {
+			t.Errorf("%s was not swept as it should be", dir)
+		}
+	}
+}
+
 // A directory of secrets that another user owns, who may have put files there, is left
 // for an administrator to look at.
 func TestRepairLeavesForeignDirectories(t *testing.T) {
