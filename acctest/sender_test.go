@@ -8,11 +8,10 @@ package acctest_test
 import (
 	"encoding/pem"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,9 +26,9 @@ func TestSenderWithoutSystemd(t *testing.T) {
 	m := newMachineOf(t, rootfs.Debian12)
 	var mu sync.Mutex
 	var users []string
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		mu.Lock()
-		users = append(users, userOf(r.RemoteAddr))
+		users = append(users, m.senderUser())
 		mu.Unlock()
 	}))
 	defer srv.Close()
@@ -52,28 +51,34 @@ func TestSenderWithoutSystemd(t *testing.T) {
 	}
 }
 
-// userOf is the user at this end of a TCP connection, proc(5).
-func userOf(addr string) string {
-	_, port, err := net.SplitHostPort(addr)
+// senderUser returns the uid of the machine's process that sends an envelope now.
+func (m *machine) senderUser() string {
+	const file = "/etc/panel.pem" // by which the machine's processes are known
+	ours, err := os.Stat(m.Path(file))
 	if err != nil {
 		return err.Error()
 	}
-	n, err := strconv.Atoi(port)
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return err.Error()
 	}
-	// The table is read in pieces, and a connection can be missed between two of them
-	// while others come and go.
-	for range 1000 {
-		table, err := os.ReadFile("/proc/net/tcp")
+	for _, line := range lines {
+		argv, err := os.ReadFile(line)
+		if err != nil || !strings.HasSuffix(string(argv), "totp-agent\x00send\x00") {
+			continue
+		}
+		dir := filepath.Dir(line)
+		theirs, err := os.Stat(dir + "/root" + file)
+		if err != nil || !os.SameFile(ours, theirs) {
+			continue
+		}
+		status, err := os.ReadFile(dir + "/status")
 		if err != nil {
 			return err.Error()
 		}
-		for line := range strings.Lines(string(table)) {
-			if f := strings.Fields(line); len(f) > 7 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
-				return f[7]
-			}
-		}
+		_, rest, _ := strings.Cut(string(status), "\nUid:\t")
+		uid, _, _ := strings.Cut(rest, "\t")
+		return uid
 	}
 	return "none"
 }
