@@ -96,7 +96,7 @@ func TestPathUnitRepairsPAM(t *testing.T) {
 		s.cycles()
 
 		// Without it, these logins succeed: they can be seen.
-		s.sh("systemctl stop totp-repair.path; : >/etc/pam.d/sshd")
+		s.sh("systemctl stop totp-repair.path totp-recheck.service; : >/etc/pam.d/sshd")
 		a := s.tryPassword(at)
 		for end := time.Now().Add(3 * time.Minute); a.since(time.Time{}) == 0 && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
@@ -185,7 +185,7 @@ func TestUnrepairableClosesSSH(t *testing.T) {
 		pid := s.must("systemctl", "show", "--property=MainPID", "--value", "ssh.service")
 
 		// The mount is read-only for every process.
-		s.sh(`systemctl stop totp-repair.path
+		s.sh(`systemctl stop totp-repair.path totp-recheck.service
 mount --bind /etc/pam.d /etc/pam.d
 : >/etc/pam.d/sshd
 mount -o remount,bind,ro /etc/pam.d
