@@ -63,7 +63,7 @@ func (r *repairer) close(ctx context.Context, text string, deny bool) error {
 	if err == nil && string(old) == conf && Closed(r.t) == strings.TrimSpace(text) {
 		return nil
 	}
-	if deny { // a boot empties /run
+	if deny && stateDirIsOurs(r.t) { // a boot empties /run
 		if err := r.t.WriteFile(target.ClosedMark, nil, 0o600); err != nil {
 			fmt.Fprintf(r.Log, "repair: %v\n", err)
 		}

@@ -50,3 +50,10 @@ func replaced(t *target.Target) (paths []string, known bool) {
 	}
 	return paths, true
 }
+
+// stateDirIsOurs reports whether the state directory is a real one that only root can enter.
+// Nothing is written through a link, or where another user could replace it.
+func stateDirIsOurs(t *target.Target) bool {
+	fi, err := t.Lstat(target.StateDir)
+	return err == nil && fi.IsDir() && owned(fi) && fi.Mode().Perm() == 0o700
+}

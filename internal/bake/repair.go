@@ -305,7 +305,7 @@ func (r *repairer) sshd(ctx context.Context) error {
 			r.changed(f.path, "")
 			changed, units = true, units || f.unit
 		}
-		if sums := r.facts.loginSums(p); len(errs) == 0 {
+		if sums := r.facts.loginSums(p); len(errs) == 0 && stateDirIsOurs(r.t) {
 			if same, err := sameFile(r.t, target.LoginSums, sums, 0o600); !same || err != nil {
 				errs = append(errs, r.t.WriteFile(target.LoginSums, sums, 0o600))
 			}
