@@ -183,6 +183,10 @@ func newImage(r rootfs.Recipe, people map[string]*person, policy string) (*image
 			return nil, err
 		}
 	}
+	// The console shows the names of units. That of Debian 11 shows descriptions otherwise.
+	if _, err := root.Shell(ctx, `mkdir -p /etc/systemd/system.conf.d; printf '[Manager]\nStatusUnitFormat=name\n' >/etc/systemd/system.conf.d/lab.conf`); err != nil {
+		return nil, err
+	}
 	const program = "/root/totp-agent-to-bake"
 	// By a program of its own: a descriptor of this process that is open for writing
 	// may be another child's too, and then the file cannot be run (ETXTBSY).

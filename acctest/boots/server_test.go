@@ -11,16 +11,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/login"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/nspawn"
+	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/port"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/rootfs"
 	"github.com/packer-plugin-totp/packer-plugin-totp/acctest/scenario"
 	"github.com/packer-plugin-totp/packer-plugin-totp/internal/enroll"
@@ -362,14 +365,18 @@ func (s *server) enter(c card.Card, want login.Outcome) login.Result {
 func (s *server) enterAt(at login.Server, c card.Card, want login.Outcome) login.Result {
 	s.t.Helper()
 	var r login.Result
-	// A connection that comes while sshd starts again is closed.
+	// A connection that comes while sshd starts again, or while it still counts the
+	// connections of another test from this address, is closed.
 	for range 3 {
 		var err error
 		if r, err = login.Enter(s.t.Context(), login.OpenSSH{Dir: s.dir}, at, s.account(c.User, c)); err != nil {
 			s.t.Fatal(err)
 		}
-		if r.Outcome != login.Failed {
+		if r.Outcome != login.Failed || want == login.Failed {
 			break
+		}
+		for n := 0; n < 120 && !port.Greeted(s.t.Context(), net.JoinHostPort(at.Host, strconv.Itoa(at.Port)), time.Minute); n++ {
+			time.Sleep(500 * time.Millisecond)
 		}
 	}
 	if r.Outcome != want {
