@@ -434,7 +434,7 @@ func (r *faultRun) resetTold(f *faults.Fault) (problems []string) {
 	}
 	old, fresh := r.before["alice"], now["alice"]
 	committed := fresh.Secret != old.Secret
-	if said := strings.Contains(r.res.Err, "the old secret is dead"); said != committed {
+	if said := strings.Contains(r.res.Err, "the old secret no longer works"); said != committed {
 		bad("committed %v, and says so: %v", committed, said)
 	}
 	printed := strings.Contains(r.res.Out, "END AGE")
