@@ -79,7 +79,7 @@ const volatile = "/run/totp-agent/.totp-tmp-ID"
 // later: a younger file may be another command's that is still writing it. They are logged.
 var known = []*regexp.Regexp{
 	regexp.MustCompile(`^left: /etc/pam\.d/\.totp-tmp-ID$`),
-	regexp.MustCompile(`^left: /var/lib/totp-agent/\.totp-tmp-ID$`),
+	regexp.MustCompile(`^left: /var/lib/totp-agent/(\.totp-tmp-ID|totp-agent~probe)$`),
 }
 
 func isKnown(problem string) bool {

@@ -23,7 +23,7 @@ func (t *Target) SweepOlder(dir string, age time.Duration) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), tempPrefix) || !e.Type().IsRegular() {
+		if !strings.HasPrefix(e.Name(), tempPrefix) && e.Name() != probeName || !e.Type().IsRegular() {
 			continue
 		}
 		info, err := t.Lstat(path.Join(dir, e.Name()))
