@@ -244,7 +244,7 @@ systemctl daemon-reload`)
 		s.reboot()
 		for start := time.Now(); time.Since(start) < 8*time.Second; time.Sleep(200 * time.Millisecond) {
 			if r := (login.Go{}).Login(t.Context(), at, login.Try{User: "alice", Key: s.img.people["alice"].key, Methods: []string{login.PublicKey}}); r.Outcome == login.In {
-				t.Fatalf("after the boot, key alone: %v", r)
+				t.Fatalf("after the boot, key alone: %v\n%s", r, s.sh("systemctl status --no-pager ssh.service totp-agent.service totp-recheck.service || true; ls -l /run/totp-agent /var/lib/totp-agent; journalctl --no-pager -b -u ssh -u totp-agent -u totp-recheck || true"))
 			}
 		}
 		if out, errs, code := s.agent("status"); code != 1 || !strings.Contains(out, "SSH is closed") {

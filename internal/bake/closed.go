@@ -48,6 +48,9 @@ func (r *repairer) gate(ctx context.Context) error {
 	case len(other) > 0:
 		return r.close(ctx, "totp-agent: no user can log in with a code: a file is missing.\n"+strings.Join(other, "\n")+"\n"+remedy, false)
 	}
+	if r.unsure { // a program that was stopped, at a shutdown say, opens nothing
+		return nil
+	}
 	return r.open(ctx)
 }
 
@@ -61,6 +64,9 @@ func (r *repairer) close(ctx context.Context, text string, deny bool) error {
 	}
 	old, err := r.t.ReadFile(target.ClosedConf)
 	if err == nil && string(old) == conf && Closed(r.t) == strings.TrimSpace(text) {
+		if r.t.Exists(target.ClosedUnit) { // something else may have started it since
+			return r.stop(ctx, deny)
+		}
 		return nil
 	}
 	if deny && stateDirIsOurs(r.t) { // a boot empties /run

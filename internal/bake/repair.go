@@ -103,11 +103,12 @@ func (r *repairer) locked(write func()) {
 
 type repairer struct {
 	RepairOptions
-	t     *target.Target
-	full  bool // sshd is asked
-	facts *facts
-	done  Repaired
-	plan  *plan // nil where sshd was not asked
+	t      *target.Target
+	full   bool // sshd is asked
+	unsure bool // it did not say what it would do
+	facts  *facts
+	done   Repaired
+	plan   *plan // nil where sshd was not asked
 }
 
 // repairFacts are the facts of a machine by its distribution alone: an upgrade of
@@ -342,9 +343,11 @@ func (r *repairer) findings(ctx context.Context) {
 	if r.plan != nil {
 		// A configuration that sshd cannot read, while it is being edited say, is not
 		// what it works with.
-		if err := c.sshd(ctx); err != nil {
+		err := c.sshd(ctx)
+		if err != nil {
 			fmt.Fprintf(r.Log, "repair: %v\n", err)
 		}
+		r.unsure = err != nil || slices.ContainsFunc(c.findings, func(f Finding) bool { return f.ID == "sshd-test" || f.ID == "sshd-config" })
 	}
 	for _, f := range c.findings {
 		if f.Severity == Critical {

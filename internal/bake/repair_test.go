@@ -412,8 +412,13 @@ func TestRepairCloses(t *testing.T) {
 		if _, err := Repair(t.Context(), m.Target, o); !errors.Is(err, ErrLeft) || console.Len() > 0 {
 			t.Errorf("%s, again: %v, %q", test.name, err, console.String())
 		}
-		// The disk of another machine is not closed.
 		test.undo(m)
+		// While sshd does not say what it would do, SSH stays closed.
+		m.fail[target.SSHD+" -t"] = targettest.Answer{Stderr: "line 3: Bad", Err: errCommand}
+		if _, err := Repair(t.Context(), m.Target, o); test.deny && (!errors.Is(err, ErrLeft) || Closed(m.Target) == "" || !m.Exists(target.ClosedMark)) {
+			t.Errorf("%s, and sshd cannot be asked: %v, closed %q", test.name, err, Closed(m.Target))
+		}
+		delete(m.fail, target.SSHD+" -t")
 		if r, err := Repair(t.Context(), m.Target, o); err != nil || r.Closed || Closed(m.Target) != "" || m.Exists(target.ClosedConf) {
 			t.Errorf("%s, undone: %+v, %v, %q", test.name, r, err, Closed(m.Target))
 		}
