@@ -31,9 +31,12 @@ type attempt struct {
 	user     string
 	steps    []step
 	key      ssh.Signer
-	code     string // the answer to every question but that for a password
 	password string
 	hostKeys []ssh.PublicKey
+
+	// code is the answer to every question but that for a password. It is made when the
+	// server asks: on a slow machine a login takes longer than a code is valid.
+	code func() (string, error)
 }
 
 // The words of a dialogue, by which rows say what they expect.
@@ -155,7 +158,11 @@ func (a attempt) method(s step, said *[]string) ssh.AuthMethod {
 			if strings.Contains(strings.ToLower(q), "password") {
 				answers = append(answers, a.password)
 			} else {
-				answers = append(answers, a.code)
+				code, err := a.code()
+				if err != nil {
+					return nil, err
+				}
+				answers = append(answers, code)
 			}
 		}
 		return answers, nil

@@ -234,9 +234,7 @@ func (t *tester) try(r trial, number int) error {
 	a := attempt{
 		addr: s.addr(from.IP.To4() == nil), from: from, user: who.name, steps: r.steps,
 		key: t.people.key, password: t.people.password, hostKeys: t.people.hostKeys,
-	}
-	if a.code, err = who.answer(r.code, t.people.password, start); err != nil {
-		return err
+		code: func() (string, error) { return who.answer(r.code, t.people.password, time.Now()) },
 	}
 	sshdLines, pamLines := s.log.size(), t.scene.log.size()
 	seen := a.do(rowLimit)
