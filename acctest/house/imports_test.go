@@ -32,7 +32,7 @@ var may = map[string][]string{
 	"internal/enroll":          {"secrets/...", "templates", "internal/access", "internal/faillock", "internal/policy", "internal/target", "internal/deliver", "version"},
 	"internal/deliver":         {"secrets/...", "templates", "internal/policy", "internal/target", "internal/deliver/console", "internal/deliver/frame"},
 	"internal/deliver/console": {"internal/deliver/frame"},
-	"internal/deliver/receive": {"internal/deliver/frame"},
+	"internal/deliver/receive": {"internal/deliver/frame", "secrets/seal"},
 	"internal/deliver/frame":   {},
 	"internal/policy":          {"secrets/card", "secrets/otp", "secrets/seal"},
 	"internal/systemd":         {"internal/target"},
