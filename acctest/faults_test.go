@@ -54,7 +54,7 @@ type faultCase struct {
 	machine func(*testing.T) *machine // what the command finds
 	args    []string                  // of the agent
 	rescue  bool                      // it runs outside of the machine, on its disk
-	next    [][]string                // the next runs of the agent, each of which succeeds
+	next    [][]string                // the agent runs after it; each must succeed
 	subset  bool                      // with the fault the command may not have begun: there may be less afterwards
 	may     []string                  // what else may be there afterwards
 	goal    func(*faultRun) []string  // of a command that exits with 0
@@ -424,7 +424,8 @@ func (r *faultRun) told(f *faults.Fault) (problems []string) {
 	return problems
 }
 
-// resetTold checks that a reset says whether the old secret is dead, and shows the new card.
+// resetTold checks that a reset reports the end of the old secret if and only if it has replaced it, and
+// that it prints the new card.
 func (r *faultRun) resetTold(f *faults.Fault) (problems []string) {
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	now, err := states(r.copy.Path)

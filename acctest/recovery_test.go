@@ -116,7 +116,7 @@ func waysOut(alice *person) map[string]wayOut {
 			state: func(m *machine) {
 				m.must("sh", "-euc", "rm -r /var/lib/totp-agent/envelopes; echo x >/var/lib/totp-agent/envelopes")
 				m.agent("reset", "alice") // it reports that the old envelope cannot be removed
-				m.agent("deliver")        // it reports that this is no directory
+				m.agent("deliver")        // it reports that envelopes is not a directory
 			}},
 	}
 }

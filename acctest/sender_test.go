@@ -53,7 +53,7 @@ func TestSenderWithoutSystemd(t *testing.T) {
 
 // senderUser returns the uid of the machine's process that sends an envelope now.
 func (m *machine) senderUser() string {
-	const file = "/etc/panel.pem" // by which the machine's processes are known
+	const file = "/etc/panel.pem" // identifies the processes of this machine
 	ours, err := os.Stat(m.Path(file))
 	if err != nil {
 		return err.Error()

@@ -49,7 +49,7 @@ var (
 	// unitLine are the settings of a unit of sshd that check reports as critical.
 	unitLine = regexp.MustCompile(`(?m)^[ \t]*(ExecStart|RootDirectory|RootImage|RootHash|BindPaths|BindReadOnlyPaths|MountImages|ExtensionImages|ExtensionDirectories|TemporaryFileSystem|InaccessiblePaths|InaccessibleDirectories|User|DynamicUser|PAMName|JoinsNamespaceOf)[ \t]*=[ \t]*[^\s]`)
 
-	// noEffect are the keywords of sshd by which the image says who logs in, and how.
+	// noEffect are sshd keywords that the image sets for the login.
 	noEffect = []string{
 		"AuthenticationMethods", "PubkeyAuthentication", "KbdInteractiveAuthentication", "ChallengeResponseAuthentication", "PasswordAuthentication",
 		"PermitEmptyPasswords", "HostbasedAuthentication", "GSSAPIAuthentication", "KerberosAuthentication", "UsePAM", "PAMServiceName", "PermitRootLogin",

@@ -24,7 +24,7 @@ const (
 )
 
 // A syscallKind is how a state-changing system call names what it changes. Indices of
-// arguments are -1 where there is no such argument.
+// arguments are -1 for a call without that argument.
 type syscallKind struct {
 	name   string
 	nature nature
@@ -136,7 +136,7 @@ const (
 	KillBefore Action = iota
 	KillAfter
 	Half  // half of the bytes are written, then the program is killed
-	Short // half of the bytes are written, and there is no room from then on
+	Short // half of the bytes are written; every later write fails for lack of space
 	Fail  // this call fails, and later ones do not
 	FailFrom
 )

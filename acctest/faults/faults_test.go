@@ -96,7 +96,7 @@ func command(t *testing.T, dir string, env ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	if !strings.HasSuffix(exe, ".test") {
-		t.Skipf("the binary %s has not the name that go test gives it", exe)
+		t.Skipf("the test binary %s has an unknown name; run it by go test", exe)
 	}
 	// The shell is what the lab's commands are wrapped in.
 	cmd := exec.Command("sh", "-c", `"$0"; exit $?`, exe)

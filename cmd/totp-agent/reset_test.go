@@ -22,7 +22,7 @@ type fullDisk struct{}
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 // TestPrintReset: an envelope that nothing delivers is printed, after a line that says what
-// to do with it. The first line says whether an older secret has stopped working.
+// to do with it. The first line reports the end of an older secret, if there was one.
 func TestPrintReset(t *testing.T) {
 	tg, err := target.Open(t.TempDir())
 	if err != nil {

@@ -63,7 +63,7 @@ const (
 
 // findEnvelopes finds the envelopes in an input of any kind: a binary age file,
 // armored ones amid any text or in one line of JSON, console blocks in a captured
-// log, and, where there is none of these, the bare base64 of size-limited channels;
+// log, and, if it contains none of these, the bare base64 of size-limited channels;
 // all of them also inside JSON, HTML, quoted-printable and base64.
 // Envelopes that occur twice are returned once. Where a hostile input holds more
 // than can be looked at, the last finding says so, with the fault errTooMany.
