@@ -7,20 +7,19 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"gopkg.in/yaml.v3"
+	"github.com/packer-plugin-totp/packer-plugin-totp/internal/policy"
 )
 
 // syntaxError says what is wrong with a document that the YAML package does not read,
 // and where. The line in the package's own errors is where the list or mapping around
 // the problem begins, or the one before.
 func syntaxError(doc []byte) *Error {
-	at, _ := givesUp(doc)
+	at, _, _ := policy.YAMLEnd(doc)
 	line, column := position(doc, at)
 	// The blanks around the place.
 	from := len(bytes.TrimRight(doc[:at], " \t"))
@@ -41,30 +40,6 @@ func syntaxError(doc []byte) *Error {
 		}
 	}
 	return e
-}
-
-// givesUp returns where the YAML package gives up, or the end of a document that it
-// reads.
-func givesUp(doc []byte) (at int, reads bool) {
-	r := &byteReader{data: doc}
-	dec := yaml.NewDecoder(r)
-	var err error
-	for err == nil {
-		err = decode(dec, new(yaml.Node))
-	}
-	if err == io.EOF {
-		return len(doc), true
-	}
-	at = r.n
-	if r.ended {
-		return len(bytes.TrimRight(doc, " \r\n")), false
-	}
-	// A token is looked at with the three characters that follow.
-	for range 4 {
-		_, n := utf8.DecodeLastRune(doc[:at])
-		at -= n
-	}
-	return at, false
 }
 
 const (
@@ -152,7 +127,7 @@ func blankError(doc []byte, at int) *Error {
 // characters.
 func better(doc []byte, at int, change func(rune) rune) bool {
 	changed := bytes.Map(change, doc)
-	now, reads := givesUp(changed)
+	now, _, reads := policy.YAMLEnd(changed)
 	return reads || bytes.Count(changed[:now], []byte("\n")) > bytes.Count(doc[:at], []byte("\n"))
 }
 
@@ -193,7 +168,7 @@ func withoutTabs(doc []byte, at int) bool {
 		b.Write(margin)
 		b.Write(text)
 	}
-	now, reads := givesUp(b.Bytes())
+	now, _, reads := policy.YAMLEnd(b.Bytes())
 	return reads || bytes.Count(b.Bytes()[:now], []byte("\n")) > bytes.Count(doc[:at], []byte("\n"))
 }
 
@@ -252,21 +227,4 @@ func syntaxFix(doc []byte, at int) string {
 		return fixTabFirst
 	}
 	return fixSyntax
-}
-
-// A byteReader hands out single bytes, so that it knows how much was needed.
-type byteReader struct {
-	data  []byte
-	n     int
-	ended bool
-}
-
-func (r *byteReader) Read(b []byte) (int, error) {
-	if r.n == len(r.data) {
-		r.ended = true
-		return 0, io.EOF
-	}
-	b[0] = r.data[r.n]
-	r.n++
-	return 1, nil
 }

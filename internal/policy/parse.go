@@ -183,7 +183,10 @@ func syntaxError(err error, data []byte) *Error {
 		_, problem, _ = strings.Cut(rest, ": ")
 	}
 	e := &Error{Fix: "look for a missing colon, quote or bracket, or a wrong indent, here or in the line before"}
-	at, ended := giveUp(data)
+	at, ended, reads := YAMLEnd(data)
+	if reads {
+		at = len(bytes.TrimRight(data, " \r\n"))
+	}
 	switch {
 	case strings.HasPrefix(problem, "unknown anchor"):
 		// The only problem that repeats a part of the document.
@@ -196,41 +199,4 @@ func syntaxError(err error, data []byte) *Error {
 	}
 	e.Line, e.Column = position(data, at)
 	return e
-}
-
-// giveUp returns where in data the YAML package finds that it is no YAML, and
-// whether that is only at the end. The line in its own errors is where the list
-// or mapping around the problem begins, or the one before.
-func giveUp(data []byte) (at int, ended bool) {
-	r := &byteReader{data: data}
-	dec := yaml.NewDecoder(r)
-	for decode(dec, new(yaml.Node)) == nil {
-	}
-	if r.ended {
-		return len(bytes.TrimRight(data, " \r\n")), true
-	}
-	// A token is looked at with the three characters that follow.
-	at = r.n
-	for range 4 {
-		_, n := utf8.DecodeLastRune(data[:at])
-		at -= n
-	}
-	return at, false
-}
-
-// A byteReader hands out single bytes, so that it knows how much was needed.
-type byteReader struct {
-	data  []byte
-	n     int
-	ended bool
-}
-
-func (r *byteReader) Read(b []byte) (int, error) {
-	if r.n == len(r.data) {
-		r.ended = true
-		return 0, io.EOF
-	}
-	b[0] = r.data[r.n]
-	r.n++
-	return 1, nil
 }
