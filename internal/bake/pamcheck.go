@@ -6,6 +6,7 @@ package bake
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -17,6 +18,9 @@ import (
 // each user's own. One who fills the file system with it ends the counting for all, and one
 // who locks it keeps others from resetting it.
 const tallyMode = 0o700
+
+// tallyOpen reports whether other users can enter that directory.
+func tallyOpen(fi fs.FileInfo) bool { return !owned(fi) || fi.Mode().Perm() != tallyMode }
 
 // repairIt is the remedy for what [Repair] puts right.
 const repairIt = "run: totp-agent check --repair"
@@ -47,7 +51,7 @@ func (c *checker) pam() {
 		switch {
 		case err != nil || !fi.IsDir():
 			c.add(Degraded, "pam-tally-dir", target.PAMTallyDir, "is missing, so parallel tries are not counted", repairIt)
-		case !owned(fi) || fi.Mode().Perm() != tallyMode:
+		case tallyOpen(fi):
 			c.add(Degraded, "pam-tally-dir", target.PAMTallyDir, "other users can enter it, and any of them could end the counting of tries", repairIt)
 		}
 	}

@@ -247,7 +247,7 @@ func (r *repairer) modes() error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			err = r.t.Mkdir(target.PAMTallyDir, tallyMode)
-		case err == nil && fi.IsDir() && (!owned(fi) || fi.Mode().Perm() != tallyMode):
+		case err == nil && fi.IsDir() && tallyOpen(fi):
 			err = r.own(target.PAMTallyDir, fi, tallyMode)
 		}
 		errs = append(errs, err)
